@@ -1,0 +1,70 @@
+"""Settings, frozen once parsed. What a worker needs is a value that can be sent to it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import platformdirs
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+class MediaLimits(msgspec.Struct, frozen=True):
+    """Ceilings for one media item; a request can only lower them."""
+
+    max_bytes: int = 20 * MIB  # of the encoded file
+    max_pixels: int = 64_000_000  # width * height, checked from the header before anything is decoded
+    max_aspect_ratio: int = 200  # Qwen's processor refuses more; so does every family of the tile kind
+    decode_timeout_s: float = 10.0
+    decode_memory_bytes: int = 1 * GIB  # RLIMIT_AS of the decoding child
+    fetch_timeout_s: float = 10.0  # whole download, redirects included
+    max_redirects: int = 3
+    allow_private: bool = False  # loopback, private and link-local addresses
+    allowed_local_path: str | None = None  # file:// URLs are refused unless below this folder
+
+
+class EngineSettings(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All a worker has to know to load one model and run it. None means: choose for me."""
+
+    model: str  # a local directory, or a hub id such as Qwen/Qwen3-VL-2B-Instruct
+    name: str = ""  # the name in responses; default: `model`
+    revision: str | None = None
+    dtype: str = "auto"  # auto | bfloat16 | float16 | float32
+    device: str = "auto"  # auto | cpu | cuda | cuda:N
+    max_model_len: int | None = None
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int | None = None
+    block_size: int | None = None
+    kv_cache_bytes: int | None = None
+    gpu_memory_utilization: float = 0.9
+    enable_prefix_caching: bool = True
+    encoder_cache_bytes: int = 256 * MIB
+    encoder_budget: int | None = None  # patches x layers of encoder work per step while others decode
+    limit_mm_per_prompt: dict[str, int] = {}
+    mm_processor_kwargs: dict[str, Any] = {}  # server-wide min_pixels / max_pixels
+    chat_template: str | None = None  # a file or the template itself; default: the checkpoint's
+    num_threads: int | None = None
+    seed: int = 0
+    media: MediaLimits = MediaLimits()
+
+
+class ServerSettings(msgspec.Struct, frozen=True):
+    """What the gateway needs beside its models."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_keys: tuple[str, ...] = ()
+    max_body_bytes: int = 64 * MIB
+    max_queued: int = 256  # requests waiting or running, over all models; more are refused with Retry-After
+    grace_s: float = 30.0  # SIGTERM: how long running requests may take to finish
+    preload: bool = True
+    media: MediaLimits = MediaLimits()
+
+
+def home() -> Path:
+    """Folder for state and caches: `SENSORIUM_HOME`, or the platform's user cache folder."""
+    return Path(os.environ.get("SENSORIUM_HOME") or platformdirs.user_cache_dir("sensorium"))

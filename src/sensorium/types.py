@@ -1,0 +1,221 @@
+"""The values that travel along a request's way. Pure data: no I/O, no torch.
+
+All are msgspec structs, so the same value is what the gateway builds, what crosses the socket, and what the
+worker reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from sensorium.errors import InvalidRequest
+
+Modality = Literal["image", "video", "audio"]
+FinishReason = Literal["stop", "length", "abort"]
+
+
+class Text(msgspec.Struct, frozen=True, tag="text"):
+    """A piece of text inside a message."""
+
+    text: str
+
+
+class MediaSlot(msgspec.Struct, frozen=True, tag="media"):
+    """The place of `Request.media[index]` inside a message."""
+
+    kind: Modality
+    index: int
+
+
+Part = Text | MediaSlot
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One turn. Parts keep the order in which the client sent them."""
+
+    role: str
+    content: tuple[Part, ...] = ()
+    extra: dict[str, Any] = {}  # name, tool_calls, tool_call_id ...: handed to the chat template as they are
+
+
+class MediaSource(msgspec.Struct, frozen=True):
+    """A media item before its bytes are here: `url` is http(s):, data: or file:."""
+
+    kind: Modality
+    url: str
+    where: str  # "messages[1].content[0].image_url": every error about the item names it
+
+
+class MediaItem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A media item with its bytes.
+
+    `data` is an encoded file (PNG, JPEG, ...), or, where `size` = (height, width) is given, raw RGB bytes
+    (height * width * 3) of a picture the caller had already decoded.
+    """
+
+    kind: Modality
+    data: bytes
+    where: str
+    size: tuple[int, int] | None = None
+
+
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How to pick tokens and when to stop. Names and neutral values are vLLM's.
+
+    `max_tokens=None` means: until the context is full. `temperature=0` is greedy. `top_k` -1 or 0 is off.
+    `logprobs` is the number of alternatives beside the chosen token (0: only the chosen one; None: none).
+
+    Raises:
+        InvalidRequest: a value is out of range; `param` is the field's name.
+    """
+
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = None
+    stop: str | Sequence[str] | None = ()
+    stop_token_ids: Sequence[int] | None = ()
+    bad_words: Sequence[str] | None = ()
+    logit_bias: dict[int, float] | None = None
+    ignore_eos: bool = False
+    min_tokens: int = 0
+    max_tokens: int | None = 16
+    logprobs: int | None = None
+    skip_special_tokens: bool = True
+    spaces_between_special_tokens: bool = True
+    include_stop_str_in_output: bool = False
+    detokenize: bool = True
+
+    def __post_init__(self) -> None:
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        lists = {
+            "stop": stop,
+            "stop_token_ids": tuple(self.stop_token_ids or ()),
+            "bad_words": tuple(self.bad_words or ()),
+        }
+        for name, entries in lists.items():
+            msgspec.structs.force_setattr(self, name, entries)
+        bounds: tuple[tuple[str, float | None, float, float], ...] = (
+            ("n", self.n, 1, MAX_N),
+            ("temperature", self.temperature, 0.0, 100.0),
+            ("top_p", self.top_p, 1e-9, 1.0),
+            ("top_k", self.top_k, -1, 1 << 31),
+            ("min_p", self.min_p, 0.0, 1.0),
+            ("repetition_penalty", self.repetition_penalty, 1e-6, 100.0),
+            ("presence_penalty", self.presence_penalty, -2.0, 2.0),
+            ("frequency_penalty", self.frequency_penalty, -2.0, 2.0),
+            ("min_tokens", self.min_tokens, 0, 1 << 31),
+            ("max_tokens", self.max_tokens, 1, 1 << 31),
+            ("logprobs", self.logprobs, 0, MAX_LOGPROBS),
+            ("seed", self.seed, -(1 << 63), (1 << 64) - 1),
+            ("stop", len(stop), 0, MAX_STOPS),
+            ("logit_bias", len(self.logit_bias or ()), 0, MAX_LOGIT_BIAS),
+        )
+        for name, value, low, high in bounds:
+            # `not (a <= x <= b)` also catches NaN.
+            if value is not None and not low <= value <= high:
+                what = f"{name} has {value} entries" if name in ("stop", "logit_bias") else f"{name} is {value}"
+                raise InvalidRequest(f"{what}; it must lie between {low:g} and {high:g}.", param=name)
+        if any(not text for text in stop):
+            raise InvalidRequest("stop holds an empty string; leave it out.", param="stop")
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise InvalidRequest(
+                f"min_tokens is {self.min_tokens}, more than max_tokens, {self.max_tokens}.",
+                param="min_tokens",
+            )
+
+
+MAX_N = 16
+MAX_LOGPROBS = 20
+MAX_STOPS = 16
+MAX_LOGIT_BIAS = 1024
+
+
+class Request(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One generation request, ready for a model: exactly one of `messages`, `prompt`, `prompt_token_ids`.
+
+    `prompt` is text in which the model's own control tokens count (a rendered template); text inside
+    `messages` never becomes a control token.
+    """
+
+    id: str
+    sampling: SamplingParams
+    messages: tuple[Message, ...] | None = None
+    prompt: str | None = None
+    prompt_token_ids: list[int] | None = None
+    media: tuple[MediaItem, ...] = ()
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    add_special_tokens: bool = True  # for `prompt` only; a chat template writes its own
+    chat_template: str | None = None
+    chat_template_kwargs: dict[str, Any] = {}
+    tools: list[dict[str, Any]] | None = None
+    mm_processor_kwargs: dict[str, Any] = {}  # min_pixels, max_pixels: may only lower the server's ceiling
+    cache_salt: str = ""  # requests with different salts share no cached blocks and no encoder outputs
+
+
+class TokenLogprob(msgspec.Struct, frozen=True):
+    """Log probability of one token; `rank` is 1 for the likeliest."""
+
+    token_id: int
+    token: str
+    logprob: float
+    rank: int = 0
+    data: bytes = b""  # the token's own bytes; not always valid UTF-8
+
+
+class PositionLogprobs(msgspec.Struct, frozen=True):
+    """The chosen token of one position and its likeliest alternatives."""
+
+    chosen: TokenLogprob
+    top: list[TokenLogprob] = []
+
+
+class Started(msgspec.Struct, frozen=True, tag="started"):
+    """The prompt is built and accepted; nothing after this can be a 4xx."""
+
+    id: str
+    num_prompt_tokens: int
+    prompt_token_ids: list[int] = []
+    prompt: str = ""
+
+
+class Delta(msgspec.Struct, frozen=True, tag="delta", omit_defaults=True):
+    """New text of choice `index`. The last delta of a choice has `finish_reason`."""
+
+    id: str
+    index: int
+    text: str
+    token_ids: list[int] = []
+    logprobs: list[PositionLogprobs] = []
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None
+    num_cached_tokens: int = 0
+
+
+Event = Started | Delta
+
+
+class ModelInfo(msgspec.Struct, frozen=True):
+    """What a loaded model tells about itself."""
+
+    name: str
+    family: str
+    path: str
+    max_model_len: int
+    modalities: tuple[str, ...]  # "text" first
+    default_sampling: dict[str, Any]  # from generation_config.json; fields of SamplingParams
+    dtype: str
+    device: str
+    weights_bytes: int
+    kv_cache_tokens: int
+    load_s: float
+    limit_mm_per_prompt: dict[str, int] = {}
