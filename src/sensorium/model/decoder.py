@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -59,13 +61,14 @@ class Decoder:
     def new_cache(self, num_blocks: int, block_size: int) -> KVCache:
         """Zeroed K and V per layer, each (num_blocks, num_kv_heads, block_size, head_dim)."""
         shape = (num_blocks, self.config.num_key_value_heads, block_size, self.config.head_dim)
-        return [
-            (
-                torch.zeros(shape, dtype=self.dtype, device=self.device),
-                torch.zeros(shape, dtype=self.dtype, device=self.device),
-            )
-            for _ in self.layers
-        ]
+        return [(self._zeros(shape), self._zeros(shape)) for _ in self.layers]
+
+    def _zeros(self, shape: tuple[int, ...]) -> torch.Tensor:
+        if self.device.type != "cpu":
+            return torch.zeros(shape, dtype=self.dtype, device=self.device)
+        # numpy's zeros come from calloc: memory is taken page by page as the cache fills, not all at start.
+        flat = np.zeros(math.prod(shape) * self.dtype.itemsize, dtype=np.uint8)
+        return torch.from_numpy(flat).view(self.dtype).view(shape)
 
     def forward(self, step: Step, cache: KVCache) -> torch.Tensor:
         """Return (num_logits, vocab_size) logits in the model's dtype."""
