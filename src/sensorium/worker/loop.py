@@ -178,7 +178,9 @@ class EngineLoop:
             self._engine.add(another.sequence)
             self._own(job, another)
         token_id, output = sampled.token_id, choice.output
-        text, finish_reason, stop_reason = "", None, None
+        text = ""
+        finish_reason: FinishReason | None = None
+        stop_reason: int | str | None = None
         if token_id in sequence.stop_token_ids:
             finish_reason = "stop"
             stop_reason = None if token_id in self._eos_token_ids else token_id
