@@ -122,7 +122,7 @@ def run(
     for _ in range(5000):
         if not used.has_work:
             break
-        for sequence, _sampled in used.step():
+        for sequence, _sampled in used.step().tokens:
             if sequence.num_output_tokens == NUM_OUTPUT:
                 used.remove(sequence)
     assert not used.has_work
@@ -262,3 +262,43 @@ def test_evicted_encoder_output_is_asked_for_again(decoder: Decoder) -> None:
     without = Prompt([299] * 9 + [1], (span,), (None,))
     assert not used.add(Sequence(("x", 0), without, SamplingParams(), 5, frozenset(), 0))
     assert not used.has_work
+
+
+def test_a_poisoned_sequence_fails_alone(decoder: Decoder, plain: list[list[int]]) -> None:
+    used = engine(decoder)
+    poison = Sequence(("p", 0), Prompt([1, 2, 999]), SamplingParams(temperature=0), 5, frozenset(), 0)
+    sequences = [
+        Sequence((str(n), 0), prompt(n), SamplingParams(temperature=0), NUM_OUTPUT, frozenset(), 0) for n in range(8)
+    ]
+    for sequence in (*sequences[:3], poison, *sequences[3:]):
+        used.add(sequence)
+    failed = []
+    for _ in range(200):
+        if not used.has_work:
+            break
+        result = used.step()
+        failed += result.failed
+        for sequence in result.failed:
+            used.remove(sequence)
+        for sequence, _sampled in result.tokens:
+            if sequence.num_output_tokens == NUM_OUTPUT:
+                used.remove(sequence)
+    assert failed == [poison]
+    assert [s.token_ids[s.num_prompt_tokens :] for s in sequences] == plain
+
+
+def test_an_encoder_failure_ends_only_those_who_need_it(decoder: Decoder, plain: list[list[int]]) -> None:
+    used = engine(decoder)
+    broken = EncoderInput(torch.zeros(9, 3), (1, 9, 1), 9)  # the encoder wants four features
+    poison = Sequence(
+        ("p", 0),
+        Prompt([299] * 9 + [1], (MediaSpan(0, 9, b"broken", broken.grid),), (broken,)),
+        SamplingParams(temperature=0),
+        5,
+        frozenset(),
+        0,
+    )
+    used.add(poison)
+    assert used.step().failed == [poison]
+    used.remove(poison)
+    assert run(decoder, [prompt(n) for n in range(8)], engine_=used) == plain

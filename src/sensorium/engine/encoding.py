@@ -49,6 +49,11 @@ class EncoderRunner:
         self._keys = [key for key, _ in batch]
         self._job = iter(self._encoder.encode([item for _, item in batch]))
 
+    def give_up(self) -> list[bytes]:
+        """Drop the batch; return the keys that were in it."""
+        self._job = None
+        return self._keys
+
     def run(self, *, others_wait: bool) -> None:
         """Go on with the batch: to its end, or, while `others_wait`, for the budget's worth of layers."""
         layers = max(1, self._budget // max(1, self._num_patches)) if others_wait else -1

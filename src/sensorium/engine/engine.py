@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence as SequenceOf
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,9 +15,11 @@ from sensorium.engine.encoding import EncoderRunner
 from sensorium.engine.sampler import Sampled, sample
 from sensorium.engine.scheduler import Scheduled, Scheduler
 from sensorium.engine.sequence import Sequence
-from sensorium.families.family import Encoder
+from sensorium.families.family import Encoder, EncoderInput, MediaSpan
 from sensorium.model.attention import make_plan
 from sensorium.model.decoder import Decoder, Step
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,14 @@ class EngineLimits:
     encoder_cache_bytes: int = 256 << 20
     encoder_budget: int = 1 << 14
     max_encoder_patches: int = 1 << 12
+
+
+@dataclass
+class StepResult:
+    """What a step gave: new tokens, and sequences it cannot go on with (the caller removes them)."""
+
+    tokens: list[tuple[Sequence, Sampled]] = field(default_factory=list)
+    failed: list[Sequence] = field(default_factory=list)
 
 
 class Engine:
@@ -88,34 +99,55 @@ class Engine:
         return bool(self.scheduler.running or self.scheduler.waiting or (self._encoding and self._encoding.busy))
 
     @torch.inference_mode()
-    def step(self) -> list[tuple[Sequence, Sampled]]:
-        """Advance all scheduled sequences; return the new token of each that got one (already appended)."""
+    def step(self) -> StepResult:
+        """Advance all scheduled sequences by one step; new tokens are appended to their sequences."""
         self.num_steps += 1
         scheduled = self.scheduler.schedule(self.encoder_cache)
-        self._encode(scheduled)
-        if not scheduled.num_new:
-            return []
-        step, sampling = self._build(scheduled.num_new)
-        logits = self.decoder.forward(step, self._cache)
-        for sequence, num_new in scheduled.num_new.items():
-            self.scheduler.computed(sequence, num_new)
-            self.num_computed_tokens += num_new
-        if not sampling:
-            return []
-        results = list(zip(sampling, sample(logits, sampling), strict=True))
-        for sequence, sampled in results:
-            sequence.token_ids.append(sampled.token_id)
-        return results
+        result = StepResult()
+        self._encode(scheduled, result)
+        if scheduled.num_new:
+            self._run(scheduled.num_new, result)
+        return result
 
-    def _encode(self, scheduled: Scheduled) -> None:
+    def _run(self, num_new: dict[Sequence, int], result: StepResult) -> None:
+        """Forward and sample. If that fails, halve the batch until the one it fails for is found.
+
+        A failed attempt leaves nothing behind: what it wrote into the KV cache is written again.
+        """
+        try:
+            step, sampling = self._build(num_new)
+            logits = self.decoder.forward(step, self._cache)
+            sampled = sample(logits, sampling) if sampling else []
+        except Exception:
+            if len(num_new) == 1:
+                log.exception("The engine failed on one sequence")
+                result.failed += num_new
+                return
+            items = list(num_new.items())
+            for half in (items[: len(items) // 2], items[len(items) // 2 :]):
+                self._run(dict(half), result)
+            return
+        for sequence, count in num_new.items():
+            self.scheduler.computed(sequence, count)
+            self.num_computed_tokens += count
+        for sequence, token in zip(sampling, sampled, strict=True):
+            sequence.token_ids.append(token.token_id)
+            result.tokens.append((sequence, token))
+
+    def _encode(self, scheduled: Scheduled, result: StepResult) -> None:
         if self._encoding is None:
             return
-        if not self._encoding.busy and scheduled.wanted:
-            found = (
-                (key, seq.prompt.inputs[seq.prompt.spans.index(span)]) for key, (seq, span) in scheduled.wanted.items()
-            )
-            self._encoding.start([(key, item) for key, item in found if item is not None])
-        self._encoding.run(others_wait=bool(scheduled.num_new))
+        try:
+            if not self._encoding.busy and scheduled.wanted:
+                self._encoding.start(_inputs(scheduled.wanted))
+            self._encoding.run(others_wait=bool(scheduled.num_new))
+        except Exception:
+            log.exception("The encoder failed")
+            keys = self._encoding.give_up()
+            waits = (*self.scheduler.running, *self.scheduler.waiting)
+            result.failed += [s for s in waits if any(span.key in keys for span in s.prompt.spans)]
+            for sequence in result.failed:
+                scheduled.num_new.pop(sequence, None)
 
     def _build(self, num_new: dict[Sequence, int]) -> tuple[Step, list[Sequence]]:
         """Flatten the scheduled tokens of all sequences into one Step."""
@@ -150,3 +182,8 @@ class Engine:
             media_features=torch.cat(features) if features else None,
         )
         return step, sampling
+
+
+def _inputs(wanted: dict[bytes, tuple[Sequence, MediaSpan]]) -> list[tuple[bytes, EncoderInput]]:
+    found = ((key, owner.prompt.inputs[owner.prompt.spans.index(span)]) for key, (owner, span) in wanted.items())
+    return [(key, item) for key, item in found if item is not None]

@@ -126,7 +126,8 @@ def _draw_sorted(probabilities: torch.Tensor, ids: torch.Tensor, sequence: Seque
 def _index_at(cumulative: torch.Tensor, point: float) -> int:
     """First index whose cumulative weight exceeds `point` of the total."""
     index = int(torch.searchsorted(cumulative, cumulative[-1:] * point, right=True))
-    return min(index, int(torch.searchsorted(cumulative, cumulative[-1:])))  # rounding: never past the last weight
+    last = int(torch.searchsorted(cumulative, cumulative[-1:]))  # rounding must not lead past the last weight
+    return min(index, last, cumulative.shape[0] - 1)
 
 
 def _uniform(seed: int, index: int) -> float:

@@ -102,16 +102,19 @@ class EngineLoop:
             if not self._engine.has_work:
                 continue
             try:
-                results = self._engine.step()
-            except Exception:  # whatever it was, the others' requests must end and the loop go on
+                result = self._engine.step()
+            except Exception:
+                # Not one sequence's doing, or the engine would have named it: end what runs, and try once more.
                 log.exception("An engine step failed")
-                if not self._fail_running():
+                if not self._fail_all():
                     self._on_dead()
                     return
                 continue
             self._failed_steps = 0
-            if results:
-                self._on_events([self._advance(sequence, sampled) for sequence, sampled in results])
+            if result.tokens:
+                self._on_events([self._advance(sequence, sampled) for sequence, sampled in result.tokens])
+            for sequence in result.failed:
+                self._fail(sequence.id[0])
 
     def _take_in(self) -> bool:
         """Handle what arrived; wait for something when there is no work. False: close."""
@@ -240,15 +243,19 @@ class EngineLoop:
             for choice in list(job.choices):
                 self._end(job, choice)
 
-    def _fail_running(self) -> bool:
-        """End every request with an error after a failed step; False when steps keep failing."""
+    def _fail_all(self) -> bool:
+        """End every request after a failed step; False when steps keep failing."""
         self._failed_steps += 1
         for request_id in list(self._jobs):
+            self._fail(request_id)
+        return self._failed_steps < _MAX_FAILED_STEPS
+
+    def _fail(self, request_id: str) -> None:
+        if request_id in self._jobs:
             self._abort(request_id)
             self._on_failed(
                 request_id, SensoriumError("The engine failed while it worked on this request; the log says why.")
             )
-        return self._failed_steps < _MAX_FAILED_STEPS
 
 
 def exit_process() -> None:

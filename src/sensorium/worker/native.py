@@ -107,6 +107,11 @@ class NativeModel:
         plan = plan_memory(settings, decoder)
         engine = Engine(decoder, encoder, plan.limits)
         tokenizer = Tokenizer.load(path)
+        if tokenizer.vocab_size > decoder.config.vocab_size:
+            raise ConfigurationError(
+                f"The tokenizer has {tokenizer.vocab_size} tokens, the model {decoder.config.vocab_size}; they are not of "
+                "one checkpoint."
+            )
         preprocessor = _read_json(path / "preprocessor_config.json") if sees else {}
         builder = PromptBuilder(
             family,
@@ -116,6 +121,7 @@ class NativeModel:
             family.image_processor(config, preprocessor) if family.image_processor else None,
             media_decoder,
             engine.encoder_cache,
+            vocab_size=decoder.config.vocab_size,
             max_model_len=plan.max_model_len,
             processor_options=settings.mm_processor_kwargs,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sensorium.engine.encoder_cache import EncoderCache
@@ -37,13 +37,14 @@ class PromptBuilder:
         media_decoder: MediaDecoder | None,
         cache: EncoderCache,
         *,
+        vocab_size: int,
         max_model_len: int,
         processor_options: Mapping[str, Any],
     ) -> None:
         self._family, self._config = family, config
         self._tokenizer, self._template = tokenizer, template
         self._processor, self._media_decoder, self._cache = processor, media_decoder, cache
-        self._max_model_len = max_model_len
+        self._max_model_len, self._vocab_size = max_model_len, vocab_size
         self._options = dict(processor_options)
         self._image_token_id = family.image_token_id(config) if family.image_token_id else None
         self._sizes: dict[bytes, tuple[tuple[int, int, int], int]] = {}  # key -> grid, num_tokens
@@ -60,9 +61,9 @@ class PromptBuilder:
         Raises:
             InvalidRequest: the prompt is empty, too long, or a media item cannot be used.
         """
+        self._check_ids("logit_bias", request.sampling.logit_bias or ())
+        self._check_ids("stop_token_ids", request.sampling.stop_token_ids or ())
         ids, text = self.ids(request)
-        if not ids:
-            raise InvalidRequest("The prompt is empty; send at least one token.", param="prompt")
         self._check_length(len(ids))
         options = self._merged(request.mm_processor_kwargs)
         prepared = [self._prepare(item, request.cache_salt, options, force_decode) for item in request.media]
@@ -101,6 +102,14 @@ class PromptBuilder:
                 "(mm_processor_kwargs.max_pixels), or raise --max-model-len.",
                 param="messages",
             )
+
+    def _check_ids(self, name: str, ids: Iterable[int]) -> None:
+        for token_id in ids:
+            if not 0 <= token_id < self._vocab_size:
+                raise InvalidRequest(
+                    f"{name} names the token id {token_id}; this model's ids are 0 to {self._vocab_size - 1}.",
+                    param=name,
+                )
 
     def _merged(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """The server's pixel limits, lowered by the request's."""
