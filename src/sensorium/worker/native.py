@@ -107,11 +107,6 @@ class NativeModel:
         plan = plan_memory(settings, decoder)
         engine = Engine(decoder, encoder, plan.limits)
         tokenizer = Tokenizer.load(path)
-        if tokenizer.vocab_size > decoder.config.vocab_size:
-            raise ConfigurationError(
-                f"The tokenizer has {tokenizer.vocab_size} tokens, the model {decoder.config.vocab_size}; they are not of "
-                "one checkpoint."
-            )
         preprocessor = _read_json(path / "preprocessor_config.json") if sees else {}
         builder = PromptBuilder(
             family,

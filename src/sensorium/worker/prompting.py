@@ -64,6 +64,7 @@ class PromptBuilder:
         self._check_ids("logit_bias", request.sampling.logit_bias or ())
         self._check_ids("stop_token_ids", request.sampling.stop_token_ids or ())
         ids, text = self.ids(request)
+        self._check_ids("The prompt", ids)  # a tokenizer can have more tokens than the model has embeddings
         self._check_length(len(ids))
         options = self._merged(request.mm_processor_kwargs)
         prepared = [self._prepare(item, request.cache_salt, options, force_decode) for item in request.media]
