@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +37,6 @@ def build(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Family, Encod
 
 
 def pictures(path: Path, family: Family, sizes: list[tuple[int, int]]) -> list[EncoderInput]:
-    import json
-
     assert family.image_processor is not None
     processor = family.image_processor(read_config(path), json.loads((path / "preprocessor_config.json").read_text()))
     rng = np.random.default_rng(7)

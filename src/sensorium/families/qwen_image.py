@@ -53,7 +53,7 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
     ratio = max(height, width) / min(height, width)
     if ratio > _MAX_ASPECT_RATIO:
         raise ValueError(
-            f"The picture is {width}x{height} pixels, an aspect ratio of {ratio:.0f}; "
+            f"The picture is {width}x{height} pixels, an aspect ratio of {ratio:.2f}; "
             f"this model takes at most {_MAX_ASPECT_RATIO}. Crop it."
         )
     new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
