@@ -84,6 +84,8 @@ class Vit:
         if batch.inverse is not None:
             out = out[batch.inverse]
         parts = torch.split(out, [items[i].num_tokens for i in by_size])
+        if len(parts) > 1:
+            parts = tuple(part.clone() for part in parts)  # a cache may keep one of them without all the others
         result = dict(zip(by_size, parts, strict=True))
         yield [result[i] for i in range(len(items))]
 
