@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -131,7 +131,7 @@ def _with_parsed_arguments(call: Any) -> Any:
     return call
 
 
-def _check_slots(messages: tuple[Message, ...], kinds: list[str]) -> None:
+def _check_slots(messages: tuple[Message, ...], kinds: Sequence[str]) -> None:
     slots = list(_slots(messages))
     if [slot.index for slot in slots] != list(range(len(kinds))):
         raise InvalidRequest(

@@ -18,9 +18,13 @@ _FORBIDDEN = re.compile("[\ufdd0\ud800-\udfff]")
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function", "ipython", "observation", "model"})
 # Words of tool schemas and messages that templates look up; they must reach the template unchanged.
 _SCHEMA = frozenset(
-    "type text image video audio name role content function functions tool tools tool_calls tool_call_id arguments "
-    "parameters properties required items enum description default object array string number integer boolean null "
-    "return returns response reasoning reasoning_content thinking id".split()
+    (
+        *("type", "text", "image", "video", "audio", "name", "role", "content", "id", "function", "functions"),
+        *("tool", "tools", "tool_calls", "tool_call_id", "arguments", "parameters", "properties", "required"),
+        *("items", "enum", "description", "default", "object", "array", "string", "number", "integer", "boolean"),
+        *("null", "return", "returns", "response", "reasoning", "reasoning_content", "thinking"),
+    )
+)
 )
 _REASONING = frozenset({"<think>", "</think>"})
 
@@ -41,7 +45,9 @@ class Guard:
         self._found = re.compile(pattern)
         # Any case: a template may write a role or a name in lower or upper case.
         self._suspect = re.compile(pattern, re.IGNORECASE)
-        self._cores = {t.strip("<|>[]/{}｜ ").casefold() for t in literals} | {t.strip("<>").casefold() for t in literals}
+        self._cores = {t.strip("<|>[]/{}｜ ").casefold() for t in literals} | {
+            t.strip("<>").casefold() for t in literals
+        }
         self._reasoning = _REASONING - {t for t, i in literals.items() if i in tokenizer.special_ids}
 
     def text(self, text: str, *, by_model: bool = False) -> str:

@@ -49,8 +49,7 @@ class PlainEncoder:
             state = current.__getstate__()
             self._inner = current
             if b'"prepend_scheme":"first"' in state:
-                self._inner = type(current).__new__(type(current))
-                if type(current).__name__ == "Sequence":
-                    self._inner = type(current)([])
+                kind = type(current)
+                self._inner = kind([]) if kind.__name__ == "Sequence" else kind()
                 self._inner.__setstate__(state.replace(b'"prepend_scheme":"first"', b'"prepend_scheme":"never"'))
         return self._inner

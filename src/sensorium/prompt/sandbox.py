@@ -16,8 +16,9 @@ from typing import Any
 import jinja2
 import jinja2.ext
 from jinja2 import nodes
+from jinja2.exceptions import SecurityError
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from sensorium.prompt import ceilings
@@ -87,7 +88,8 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
-        for node in list(tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock))):
+        repeated: list[Any] = list(tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock)))
+        for node in repeated:
             node.body.insert(0, nodes.ExprStmt(_call(_TICK, [], node.lineno)).set_lineno(node.lineno))
         self._guard_concat(tree)
         return tree
@@ -112,7 +114,7 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
             ceilings.check_string(value.__name__, value.__self__, (), {})
         return super().wrap_str_format(value)
 
-    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - jinja's names
+    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """Call what the template calls; methods of strings only where the result cannot be huge."""
         owner = getattr(__obj, "__self__", None)
         if isinstance(owner, str):
@@ -133,7 +135,9 @@ def _tick() -> None:
 
 
 def _call(name: str, args: list[nodes.Expr], line: int) -> nodes.Call:
-    return nodes.Call(nodes.Name(name, "load"), args, [], None, None).set_lineno(line)
+    call = nodes.Call(nodes.Name(name, "load"), args, [], None, None)
+    call.set_lineno(line)
+    return call
 
 
 def _refuse(message: object) -> None:
