@@ -19,7 +19,9 @@ def model_card(name: str, info: ModelInfo | None, created: int) -> dict[str, Any
         "max_model_len": info.max_model_len if info else None,
         "permission": [_permission(name, created)],
         "is_chat": True,
-        "is_multimodal": len(info.modalities) > 1 if info else None,
+        "is_multimodal": len(info.modalities) > 1
+        if info
+        else True,  # a bool, or swift's client fails; true lets it send files
         "modalities": list(info.modalities) if info else None,
         "limit_mm_per_prompt": info.limit_mm_per_prompt if info else None,
         "loaded": info is not None,
