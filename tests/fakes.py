@@ -63,13 +63,11 @@ class EchoModel:
         finished = False
         try:
             yield Started(request.id, len(text))
-            said = 0
             answer, finish, stop = self.answer(text, request, room)
             for place, character in enumerate(answer):
                 await asyncio.sleep(self.delay_s)
-                if self.die_after is not None and said >= self.die_after:
+                if self.die_after is not None and place >= self.die_after:
                     raise WorkerDied("The worker ended.")
-                said += 1
                 last = place == len(answer) - 1
                 for index in range(request.sampling.n):
                     yield Delta(

@@ -68,8 +68,9 @@ def create_app(pool: Pool, settings: ServerSettings, fetch: way.Fetch | None = N
     )
     app.state.gateway = routes.Gateway(pool, settings, fetch, gate, metrics)
     for method, path, handler, body in ROUTES:
-        methods = [method, "HEAD"] if method == "GET" else [method]
-        app.add_api_route(path, handler, methods=methods, openapi_extra=request_body(body), response_class=Response)
+        app.add_api_route(path, handler, methods=[method], openapi_extra=request_body(body), response_class=Response)
+        if method == "GET":
+            app.add_api_route(path, handler, methods=["HEAD"], include_in_schema=False)
     app.openapi = lambda: write_openapi(app, BODIES)  # type: ignore[method-assign]
     return app
 
