@@ -143,7 +143,7 @@ def test_chunk_and_block_sizes(decoder: Decoder, plain: list[list[int]], chunk: 
     assert run(decoder, [prompt(n) for n in range(8)], **limits) == plain
 
 
-@pytest.mark.parametrize("limits", [{"max_num_seqs": 2}, {"encoder_budget": 1}, {"max_encoder_patches": 1}])
+@pytest.mark.parametrize("limits", [{"max_num_seqs": 2}, {"encoder_share": 0}, {"max_encoder_patches": 1}])
 def test_other_limits(decoder: Decoder, plain: list[list[int]], limits: dict[str, int]) -> None:
     assert run(decoder, [prompt(n) for n in range(8)], **limits) == plain
 
@@ -216,7 +216,7 @@ def test_salts_share_no_blocks(decoder: Decoder) -> None:
 
 def test_abort_in_every_state_frees_everything(decoder: Decoder, plain: list[list[int]]) -> None:
     for stop_after in range(12):
-        used = engine(decoder, max_num_batched_tokens=50, max_num_seqs=4, encoder_budget=1)
+        used = engine(decoder, max_num_batched_tokens=50, max_num_seqs=4, encoder_share=0)
         sequences = [
             Sequence((str(n), 0), prompt(n), SamplingParams(temperature=0), NUM_OUTPUT, frozenset(), 0)
             for n in range(8)
@@ -232,7 +232,7 @@ def test_abort_in_every_state_frees_everything(decoder: Decoder, plain: list[lis
 
 
 def test_a_big_picture_does_not_stop_others(decoder: Decoder) -> None:
-    used = engine(decoder, encoder_budget=1)
+    used = engine(decoder, encoder_share=0)
     talking = Sequence(("a", 0), Prompt([1, 2, 3]), SamplingParams(temperature=0), 50, frozenset(), 0)
     used.add(talking)
     used.step()

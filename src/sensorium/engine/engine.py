@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 
@@ -33,7 +34,7 @@ class EngineLimits:
     max_mixed_tokens: int = 256
     prefix_caching: bool = True
     encoder_cache_bytes: int = 256 << 20
-    encoder_budget: int = 1 << 14
+    encoder_share: float = 1.0  # of a step's time, for the encoder, while others have tokens to compute
     max_encoder_patches: int = 1 << 12
 
 
@@ -61,13 +62,12 @@ class Engine:
         )
         self.encoder_cache = EncoderCache(limits.encoder_cache_bytes)
         self._encoding = (
-            EncoderRunner(
-                encoder, self.encoder_cache, budget=limits.encoder_budget, max_patches=limits.max_encoder_patches
-            )
+            EncoderRunner(encoder, self.encoder_cache, max_patches=limits.max_encoder_patches)
             if encoder is not None
             else None
         )
         self._cache = decoder.new_cache(limits.num_blocks, limits.block_size)
+        self._step_s = 0.0  # running mean of what a step takes without the encoder
         self.num_steps = 0
         self.num_computed_tokens = 0
 
@@ -106,7 +106,9 @@ class Engine:
         result = StepResult()
         self._encode(scheduled, result)
         if scheduled.num_new:
+            started = time.monotonic()
             self._run(scheduled.num_new, result)
+            self._step_s += 0.2 * (time.monotonic() - started - self._step_s)
         return result
 
     def _run(self, num_new: dict[Sequence, int], result: StepResult) -> None:
@@ -140,7 +142,7 @@ class Engine:
         try:
             if not self._encoding.busy and scheduled.wanted:
                 self._encoding.start(_inputs(scheduled.wanted))
-            self._encoding.run(others_wait=bool(scheduled.num_new))
+            self._encoding.run(self.limits.encoder_share * self._step_s if scheduled.num_new else None)
         except Exception:
             log.exception("The encoder failed")
             keys = self._encoding.give_up()

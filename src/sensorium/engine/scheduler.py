@@ -150,13 +150,17 @@ class Scheduler:
         return found
 
     def _encoded_length(self, step: Scheduled, sequence: Sequence, num_new: int, encoded: Container[bytes]) -> int:
-        """Cut a chunk before the first media item that is not encoded yet, and ask for the items it would need."""
+        """Cut a chunk before the first media item that is not encoded yet, and ask for the items it would need.
+
+        When nobody else has anything to compute, the sequence waits for the encoder instead: a step for the few
+        tokens before the picture would read all weights for them.
+        """
         start = sequence.num_computed
         end = start + num_new
         for span in sequence.prompt.spans:
             if span.offset < end and span.offset + span.length > start and span.key not in encoded:
                 step.wanted.setdefault(span.key, (sequence, span))
-                num_new = min(num_new, max(0, span.offset - start))
+                num_new = min(num_new, max(0, span.offset - start) if step.num_new else 0)
         return num_new
 
     def _grow(self, step: Scheduled, sequence: Sequence, num_tokens: int) -> bool:

@@ -59,7 +59,7 @@ def plan_memory(settings: EngineSettings, decoder: Decoder) -> MemoryPlan:
         max_mixed_tokens=256 if on_cpu else settings.max_num_batched_tokens or 8192,
         prefix_caching=settings.enable_prefix_caching,
         encoder_cache_bytes=settings.encoder_cache_bytes,
-        encoder_budget=settings.encoder_budget or (1 << 11 if on_cpu else 1 << 18),
+        encoder_share=settings.encoder_share,
     )
     return MemoryPlan(limits, min(longest, int(capacity)))
 
