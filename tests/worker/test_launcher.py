@@ -120,5 +120,3 @@ def test_workers_have_a_name_and_a_group_of_their_own() -> None:
             await handle.close()
 
     asyncio.run(run())
-
-

@@ -30,6 +30,7 @@ class Pool:
             not depend on the engine, so this means stopped, swapped out, or stuck for good.
         stalled_after_s: the same for the engine's loop. Long, as one step of a large model on a small machine may
             take minutes.
+        keep_loaded: when a worker dies, start another without waiting for a request. `start(preload=True)` sets it.
         on_progress: told about loading: model, phase, fraction.
     """
 
@@ -40,6 +41,7 @@ class Pool:
         launcher: Launcher | None = None,
         silent_after_s: float = 30.0,
         stalled_after_s: float = 600.0,
+        keep_loaded: bool = False,
         on_progress: Progress | None = None,
     ) -> None:
         self._launcher = launcher or Launcher()
@@ -50,7 +52,7 @@ class Pool:
         for name, settings in models.items():
             slot = next((slot for slot in self._slots if slot.settings == settings), None)
             if slot is None:
-                slot = Slot(settings, self._launcher, on_progress)
+                slot = Slot(settings, self._launcher, on_progress, keep_loaded=keep_loaded)
                 self._slots.append(slot)
             self._names[name] = slot
         self._idle = asyncio.Condition()
@@ -84,6 +86,7 @@ class Pool:
         slot = self._slot(name)
         if self._closing:
             raise ModelUnavailable(_SHUTTING_DOWN)
+        self._begin()
         slot.leases += 1
         try:
             yield await slot.get()
@@ -101,9 +104,7 @@ class Pool:
         if self._closing:
             return False, _SHUTTING_DOWN
         states = [
-            slot.state(self._silent_after_s)
-            for slot in self._slots
-            if slot.keep_loaded or slot.handle is not None
+            slot.state(self._silent_after_s) for slot in self._slots if slot.keep_loaded or slot.handle is not None
         ]
         problems = [sentence for good, sentence in states if not good]
         if problems:
@@ -120,8 +121,7 @@ class Pool:
         Raises:
             SensoriumError: a model cannot be loaded.
         """
-        self._launcher.start()
-        self._watching = asyncio.get_running_loop().create_task(self._watch(), name="watchdog")
+        self._begin()
         for slot in self._slots if preload else ():
             slot.keep_loaded = True
             try:
@@ -140,6 +140,11 @@ class Pool:
         await asyncio.gather(*(slot.close() for slot in self._slots))
         self._launcher.close()
 
+    def _begin(self) -> None:
+        self._launcher.start()
+        if self._watching is None:
+            self._watching = asyncio.get_running_loop().create_task(self._watch(), name="watchdog")
+
     def _slot(self, name: str) -> Slot:
         slot = self._names.get(name)
         if slot is None:
@@ -153,7 +158,7 @@ class Pool:
         while True:
             await asyncio.sleep(_WATCH_S)
             now = time.monotonic()
-            # After a pause of our own (a suspended laptop, a stopped gateway) beats wait in the socket: read them first.
+            # After a pause of our own (a laptop asleep, a stopped gateway) beats wait in the socket: read them first.
             if now - last < 2 * _WATCH_S + 1.0:
                 for slot in self._slots:
                     slot.watch(self._silent_after_s, self._stalled_after_s)

@@ -15,6 +15,8 @@ from sensorium.types import ModelInfo
 from sensorium.worker.handle import WorkerHandle
 from sensorium.worker.launcher import Launcher
 
+_RETRY_S = 1.0
+
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, str, float], None]  # model, phase, fraction in 0..1
@@ -29,11 +31,18 @@ class Slot:
         info: what the model told when it was loaded last.
     """
 
-    def __init__(self, settings: EngineSettings, launcher: Launcher, on_progress: Progress | None) -> None:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        launcher: Launcher,
+        on_progress: Progress | None = None,
+        *,
+        keep_loaded: bool = False,
+    ) -> None:
         self.settings = settings
         self.name = settings.name or settings.model
         self.leases = 0
-        self.keep_loaded = False
+        self.keep_loaded = keep_loaded
         self.info: ModelInfo | None = None
         self.num_loads = 0
         self.num_deaths = 0
@@ -41,6 +50,7 @@ class Slot:
         self._on_progress = on_progress
         self._handle: WorkerHandle | None = None
         self._loading: asyncio.Task[WorkerHandle] | None = None
+        self._retry: asyncio.TimerHandle | None = None
         self._circuit = Circuit()
         self._phase = "starting"
         self._closing = False
@@ -98,6 +108,8 @@ class Slot:
     async def close(self) -> None:
         """End the worker, or its loading."""
         self._closing = True
+        if self._retry is not None:
+            self._retry.cancel()
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)
@@ -131,7 +143,12 @@ class Slot:
 
     def _loaded(self, task: asyncio.Task[WorkerHandle]) -> None:
         self._loading = None
-        if task.cancelled() or task.exception() is not None:
+        if task.cancelled():
+            return
+        if task.exception() is not None:
+            if self.keep_loaded and self.info is not None:  # it did load once, so it may again
+                wait_s = max(_RETRY_S, self._circuit.wait_s(time.monotonic()))
+                self._retry = asyncio.get_running_loop().call_later(wait_s, self._start)
             return
         handle = self._handle = task.result()
         self.info = handle.info

@@ -117,7 +117,8 @@ class InFlight:
             SensoriumError: it failed, or the model is gone.
         """
         self._check(request_id)
-        question = self._questions[request_id] = asyncio.get_running_loop().create_future()
+        question: asyncio.Future[Tokens] = asyncio.get_running_loop().create_future()
+        self._questions[request_id] = question
         try:
             await submit()
             return await question
@@ -128,4 +129,6 @@ class InFlight:
         if self._ended is not None:
             raise from_info(self._ended)
         if request_id in self._inboxes or request_id in self._questions:
-            raise InvalidRequest(f"A request with the id {request_id!r} is running; ids must differ.", code="duplicate_id")
+            raise InvalidRequest(
+                f"A request with the id {request_id!r} is running; ids must differ.", code="duplicate_id"
+            )
