@@ -1,4 +1,4 @@
-"""Fixtures of the whole suite."""
+"""Passive OpenMP and one thread per test process: suites share two cores with whatever else runs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 TESTS = Path(__file__).parent
 
