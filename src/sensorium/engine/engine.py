@@ -28,7 +28,7 @@ class EngineLimits:
     """Sizes an engine is built with; see `EngineSettings` for those a user sets."""
 
     num_blocks: int
-    block_size: int = 32
+    block_size: int = 16
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 2048
     max_mixed_tokens: int = 256

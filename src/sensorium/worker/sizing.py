@@ -12,7 +12,7 @@ from sensorium.errors import ConfigurationError
 from sensorium.model.decoder import Decoder
 from sensorium.settings import GIB, EngineSettings
 
-_BLOCK_SIZE = 32
+_BLOCK_SIZE = 16
 _CPU_SHARE = 0.25  # of the memory that is free now; pages are touched only when used
 _CPU_CAP = 8 * GIB
 
