@@ -125,6 +125,17 @@ def test_a_head_without_end() -> None:
         assert httpx.get(server.url + "/health").status_code == 200
 
 
+def test_a_client_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "STALL_S", 0.2)
+    with served(model=EchoModel(max_model_len=200_000)) as server:
+        with _connect(server.url) as (raw, _):
+            body = json.dumps({"messages": [{"role": "user", "content": "x" * 60_000}], "stream": True}).encode()
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+            raw.sendall(head.encode() + body)
+            wait_until(lambda: server.model.closed_early == 1)
+        assert (server.model.running, server.pool.leases) == (0, 0)
+
+
 def test_connections_are_used_again() -> None:
     with served() as server, httpx.Client(base_url=server.url) as client:
         for _ in range(3):

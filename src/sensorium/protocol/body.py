@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ from sensorium.errors import InvalidRequest
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 
+MAX_VALUES = 2_000_000  # of a body; a byte of JSON can become fifty of memory
 MAX_DEPTH = 32  # of JSON values that are handed on as they are
 
 # pydantic's error type -> what the field has to be.
@@ -39,6 +41,8 @@ def parse_body(model: type[Model], raw: bytes) -> Model:
     """
     if not raw:
         raise InvalidRequest("The request's body is empty; send a JSON object.")
+    if sum(raw.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
+        raise InvalidRequest(f"The request's body holds more than {MAX_VALUES:,} commas and brackets; send less.")
     try:
         return model.model_validate_json(raw)
     except pydantic.ValidationError as error:
@@ -82,11 +86,13 @@ def field_path(parts: tuple[str | int, ...]) -> str:
 
 
 def check_plain(value: object, path: str, depth: int = 0) -> None:
-    """Refuse JSON that other processes could not read: too deep, or with integers of more than 64 bits."""
+    """Refuse what other processes could not read: too deep, integers of more than 64 bits, NaN and infinity."""
     if depth > MAX_DEPTH:
         raise InvalidRequest(f"`{path}` is nested deeper than {MAX_DEPTH} levels.", param=path)
     if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
         raise InvalidRequest(f"`{path}` holds an integer of more than 64 bits.", param=path)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidRequest(f"`{path}` holds a number that is not finite.", param=path)
     children: Any = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     for child in children:
         check_plain(child, path, depth + 1)

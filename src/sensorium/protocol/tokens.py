@@ -8,6 +8,7 @@ import pydantic
 from pydantic import ConfigDict
 
 from sensorium.errors import InvalidRequest
+from sensorium.protocol.body import check_plain
 from sensorium.protocol.chat import check_template_fields
 from sensorium.protocol.completions import Prompt, split_prompts
 from sensorium.protocol.content import WireMessage, parse_messages
@@ -30,6 +31,7 @@ class TokenizeBody(pydantic.BaseModel):
     return_token_strs: Bool | None = None
     chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    mm_processor_kwargs: dict[str, Any] | None = None
 
 
 class DetokenizeBody(pydantic.BaseModel):
@@ -47,6 +49,7 @@ def parse_tokenize(body: TokenizeBody, model: str, request_id: str) -> Parsed:
     Raises:
         InvalidRequest: `param` is the path of the offending field.
     """
+    check_plain(body.mm_processor_kwargs, "mm_processor_kwargs")
     check_template_fields(body.chat_template, body.chat_template_kwargs)
     if (body.prompt is None) == (body.messages is None):
         raise InvalidRequest("Send either `prompt` or `messages`.", param="prompt")
@@ -67,5 +70,6 @@ def parse_tokenize(body: TokenizeBody, model: str, request_id: str) -> Parsed:
         continue_final_message=continue_final,
         add_special_tokens=bool(body.add_special_tokens),
         chat_template_kwargs=body.chat_template_kwargs or {},
+        mm_processor_kwargs=body.mm_processor_kwargs or {},
     )
     return Parsed(model, request, sources)

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP connection, with the deadline and the size limit for request heads that it lacks."""
+"""uvicorn's HTTP connection, with limits it lacks: on request heads, and on clients that do not read."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_DEADLINE_S = 10.0
 MAX_HEAD_BYTES = 64 * 1024
+STALL_S = 60.0  # how long a client may leave a full send buffer unread
 
 
 class Connection(HttpToolsProtocol):
-    """Closes a connection whose request head is late or endless."""
+    """Closes a connection whose request head is late or endless, or whose client stopped reading its answer."""
 
     head_timer: asyncio.TimerHandle | None = None
+    stall_timer: asyncio.TimerHandle | None = None
     head_bytes = 0
 
     def connection_made(self, transport: Any) -> None:
@@ -40,7 +42,24 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Expect nothing any more."""
         self._stop_timer()
+        self._stop_stall()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The send buffer is full: from now on the client has STALL_S to read some of it."""
+        super().pause_writing()
+        self._stop_stall()
+        self.stall_timer = self.loop.call_later(STALL_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It did."""
+        self._stop_stall()
+        super().resume_writing()
+
+    def _stop_stall(self) -> None:
+        if self.stall_timer is not None:
+            self.stall_timer.cancel()
+            self.stall_timer = None
 
     def _expect_head(self) -> None:
         self.head_bytes = 0

@@ -1,4 +1,4 @@
-"""Reads a request's body, up to a size and within a deadline."""
+"""Reads a request's body, up to a size and not too slowly."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sensorium.errors import InvalidRequest, TooLarge
 from sensorium.settings import MIB
 
 BODY_DEADLINE_S = 30.0
+MIN_BYTES_PER_S = 64 * 1024  # what has arrived earns a slow line this much more time
 
 
 class ClientGone(Exception):
@@ -29,8 +30,9 @@ async def read_body(request: Request, max_bytes: int, deadline_s: float = BODY_D
         raise _too_large(int(declared), max_bytes)
     chunks: list[bytes] = []
     size = 0
+    last_s = asyncio.get_running_loop().time() + deadline_s
     try:
-        async with asyncio.timeout(deadline_s):
+        async with asyncio.timeout(deadline_s) as patience:
             while True:
                 message = await request.receive()
                 if message["type"] == "http.disconnect":
@@ -39,11 +41,13 @@ async def read_body(request: Request, max_bytes: int, deadline_s: float = BODY_D
                 size += len(chunks[-1])
                 if size > max_bytes:
                     raise _too_large(size, max_bytes)
+                patience.reschedule(last_s + size / MIN_BYTES_PER_S)
                 if not message.get("more_body", False):
                     return b"".join(chunks)
     except TimeoutError:
         raise InvalidRequest(
-            f"The request's body did not arrive within {deadline_s:g} s; {size} bytes did.", code="body_timeout"
+            f"The request's body came too slowly: {size} bytes, and then none within {deadline_s:g} s.",
+            code="body_timeout",
         ) from None
 
 

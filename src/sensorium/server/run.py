@@ -97,7 +97,7 @@ async def _serve(
     stopped = asyncio.create_task(stop.wait())
     code = 0
     try:
-        await asyncio.wait([begin, stopped], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([begin, serving, stopped], return_when=asyncio.FIRST_COMPLETED)
         if begin.done() and not begin.result():
             code = 1
         else:
@@ -109,6 +109,7 @@ async def _serve(
     finally:
         begin.cancel()
         stopped.cancel()
+        await asyncio.gather(begin, stopped, return_exceptions=True)
         server.should_exit = True
         await serving
         await pool.close(POOL_CLOSE_S)
@@ -140,6 +141,7 @@ def _config(app: FastAPI) -> uvicorn.Config:
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="warning",
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
