@@ -177,9 +177,16 @@ def test_a_truncated_file_says_so(decode: Decode, encode: Any, kind: str, part: 
     assert f"Send the whole {'WebP' if kind == 'WEBP' else kind} file" in error.message
 
 
+def test_a_truncated_jpeg_with_a_thumbnail_says_so(decode: Decode, encode: Any) -> None:
+    noise = Image.effect_noise((64, 64), 80)
+    data = encode(noise, "JPEG", exif=b"Exif\0\0" + encode(noise.resize((8, 8)), "JPEG"))
+    assert decode(data).shape == (64, 64, 3)
+    assert "is truncated: it ends after" in refusal(decode, data[:-100]).message
+
+
 def test_what_is_no_picture_is_named(decode: Decode, encode: Any, picture: Image.Image) -> None:
     assert "is empty" in refusal(decode, b"").message
-    assert "looks like an HTML or XML file" in refusal(decode, b"\n <!DOCTYPE html><html>").message
+    assert "looks like HTML or XML." in refusal(decode, b"\n <!DOCTYPE html><html>").message
     assert "looks like TIFF" in refusal(decode, encode(picture, "TIFF")).message
     assert "looks like PDF" in refusal(decode, encode(picture, "PDF")).message
     for other in (b"a", bytes(1000), b"GIF88a", encode(picture, "PPM"), encode(picture, "ICO"), encode(picture, "TGA")):

@@ -3,14 +3,15 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import threading
+import subprocess
+import sys
 import time
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 
 from sensorium.errors import MediaError
+from sensorium.media import local_file
 from sensorium.media.fetch import fetch_media
 from sensorium.media.local_file import read_file_url
 from sensorium.settings import MediaLimits
@@ -141,40 +142,68 @@ def test_no_descriptor_is_left_open(root: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-@pytest.mark.parametrize("swapped", ["a.png", "sub"])
-def test_a_link_swapped_in_while_reading_is_never_followed(root: Path, tmp_path: Path, swapped: str) -> None:
-    """Whoever can write below the folder replaces a file, or a folder on the way, by a link to the outside."""
+@pytest.fixture
+def swappable(root: Path, tmp_path: Path) -> Path:
+    """The folder whose a.png is the secret, to be linked to from below the root."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "a.png").write_bytes(SECRET)
     (root / "sub" / "a.png").write_bytes(b"picture")
-    true, link = tmp_path / "true", tmp_path / "link"
-    (root / swapped).rename(true)
-    path = "a.png" if swapped == "a.png" else "sub/a.png"
-    stop = threading.Event()
+    return outside
 
-    def swap() -> None:
-        while not stop.is_set():
-            true.rename(root / swapped)
-            (root / swapped).rename(true)
-            link.symlink_to(outside if swapped == "sub" else outside / "a.png")
-            link.rename(root / swapped)
-            (root / swapped).unlink()
 
-    swapper = threading.Thread(target=swap)
-    swapper.start()
-    outcomes = {"picture": 0, "refused": 0}
+@pytest.mark.parametrize(("swapped", "path"), [("a.png", "a.png"), ("sub", "sub/a.png")])
+def test_a_link_put_in_place_right_after_the_check_is_refused(
+    root: Path, swappable: Path, monkeypatch: pytest.MonkeyPatch, swapped: str, path: str
+) -> None:
+    """The worst moment: the path has been resolved and found good, and nothing has been opened."""
+    url = f"file://{root}/{path}"
+    assert read_file_url(url, str(root), 100) == b"picture"
+    check = local_file._parts_below
+
+    def check_then_swap(path: bytes, root_bytes: bytes) -> list[bytes]:
+        parts = check(path, root_bytes)
+        (root / swapped).rename(root / "moved")
+        (root / swapped).symlink_to(swappable if swapped == "sub" else swappable / "a.png")
+        return parts
+
+    monkeypatch.setattr(local_file, "_parts_below", check_then_swap)
+    with pytest.raises(MediaError):
+        read_file_url(url, str(root), 100)
+
+
+SWAP = """if True:
+    import os, sys
+    place, true, link, target = sys.argv[1:]
+    while True:
+        os.rename(true, place)
+        os.rename(place, true)
+        os.symlink(target, link)
+        os.rename(link, place)
+        os.unlink(place)
+"""
+
+
+@pytest.mark.parametrize(("swapped", "path"), [("a.png", "a.png"), ("sub", "sub/a.png")])
+def test_a_link_swapped_in_at_any_moment_is_never_followed(
+    root: Path, tmp_path: Path, swappable: Path, swapped: str, path: str
+) -> None:
+    """Another process, as fast as it can, has a file or a folder on the way be itself, absent or a link."""
+    place, true, target = root / swapped, tmp_path / "true", swappable if swapped == "sub" else swappable / "a.png"
+    place.rename(true)
+    swapper = subprocess.Popen([sys.executable, "-c", SWAP, place, true, tmp_path / "link", target])
+    num_read = num_refused = 0
+    deadline = time.monotonic() + 20
     try:
-        deadline = time.monotonic() + 20
-        while sum(outcomes.values()) < 600 or not all(outcomes.values()):
-            assert time.monotonic() < deadline, outcomes
+        while num_read + num_refused < 1000 or not num_read or not num_refused:
+            assert time.monotonic() < deadline
             try:
-                data = read_file_url(f"file://{quote(str(root))}/{path}", str(root), 100)
+                data = read_file_url(f"file://{root}/{path}", str(root), 100)
             except MediaError:
-                outcomes["refused"] += 1
+                num_refused += 1
             else:
                 assert data == b"picture"
-                outcomes["picture"] += 1
+                num_read += 1
     finally:
-        stop.set()
-        swapper.join()
+        swapper.kill()
+        swapper.wait()
