@@ -95,8 +95,8 @@ class Decoder:
     def _decode(self, data: bytes) -> npt.NDArray[np.uint8]:
         self.start()
         slot = self._idle.get()
-        if slot is None:
-            self._idle.put(None)  # for the next one who waits
+        if slot is None or self._closed:
+            self._idle.put(slot)  # for the next one who waits, or for close()
             raise SensoriumError("the image decoder is closed")
         healthy = False
         try:
@@ -134,14 +134,18 @@ class _Child:
             limits.max_pixels,
             limits.max_aspect_ratio,
         )
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _START, *map(str, arguments)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                env={name: value for name, value in os.environ.items() if _needed(name)},
-            )
+        try:
+            with theirs:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-P", "-c", _START, *map(str, arguments)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    env={name: value for name, value in os.environ.items() if _needed(name)},
+                )
+        except OSError:
+            self._channel.close()
+            raise SensoriumError("the image decoder did not start: the system could not run it") from None
         try:
             self._receive(len(READY), time.monotonic() + _START_TIMEOUT_S)
         except _Lost as lost:

@@ -35,15 +35,20 @@ async def download(url: str, limits: MediaLimits, resolve: Resolve, permit: Perm
         answer = await _get(target, addresses, limits)
         if isinstance(answer, bytes):
             return answer
-        following = target.join(answer)
-        if not following.lower().startswith(("http://", "https://")):
-            raise MediaError("the server redirects to something that is not an http(s) URL", code="media_forbidden")
-        if target.scheme == "https" and not following.lower().startswith("https://"):
-            raise MediaError("the server redirects from https to http", code="media_forbidden")
-        target = parse_http_url(following)
+        target = _next_hop(target, answer)
     raise MediaError(
         f"the server redirects more than {limits.max_redirects} times; send the final URL", code="media_unreachable"
     )
+
+
+def _next_hop(target: HttpUrl, location: str) -> HttpUrl:
+    try:
+        following = parse_http_url(target.join(location))
+    except MediaError as error:
+        raise MediaError(f"the server redirects, and then {error.message}", code="media_forbidden") from None
+    if target.scheme == "https" and following.scheme == "http":
+        raise MediaError("the server redirects from https to http", code="media_forbidden")
+    return following
 
 
 async def _checked_addresses(target: HttpUrl, limits: MediaLimits, resolve: Resolve, permit: Permit) -> Sequence[str]:
@@ -85,11 +90,11 @@ async def _get(target: HttpUrl, addresses: Sequence[str], limits: MediaLimits) -
                 )
             return await _read(response, found, limits.max_bytes)
     except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-        if isinstance(error.__cause__, ssl.SSLError):
-            raise MediaError(
-                "no secure connection: its certificate was not accepted", code="media_unreachable"
-            ) from None
-        raise MediaError("no connection to its host could be made", code="media_unreachable") from None
+        if isinstance(error.__context__, ssl.SSLCertVerificationError):  # the pool clears __cause__
+            reason = "no secure connection to its host: the certificate was not accepted"
+        else:
+            reason = "no connection to its host could be made"
+        raise MediaError(reason, code="media_unreachable") from None
     except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError):
         raise MediaError("the connection ended before the file was complete", code="media_unreachable") from None
 

@@ -15,11 +15,11 @@ _OTHERS = (
     (4, b"ftypmif1", "HEIC"),
     (4, b"ftyp", "MP4"),
     (0, b"%PDF", "PDF"),
-    (0, b"RIFF", "an AVI or WAV"),
+    (0, b"RIFF", "AVI or WAV"),
     (0, b"\xff\x0a", "JPEG XL"),
     (0, b"<svg", "SVG"),
-    (0, b"<", "an HTML or XML"),
-    (0, b"{", "a JSON"),
+    (0, b"<", "HTML or XML"),
+    (0, b"{", "JSON"),
 )
 
 
@@ -67,7 +67,7 @@ def missing_end(data: bytes | bytearray, kind: Format) -> str | None:
     """Say what a file lacks, where it ends before its own structure does; None where it is whole."""
     if kind == "PNG":
         return _missing_end_of_png(data)
-    if kind == "JPEG" and data.rfind(b"\xff\xd9") == -1:
+    if kind == "JPEG" and not data.rstrip(b"\0\r\n").endswith(b"\xff\xd9"):  # a thumbnail has a marker too
         return f"it ends after {len(data)} bytes without an end-of-image marker"
     if kind == "GIF" and not data.endswith(b";"):
         return f"it ends after {len(data)} bytes without a trailer"

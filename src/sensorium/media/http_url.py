@@ -14,6 +14,7 @@ from sensorium.errors import MediaError
 
 _MAX_URL_CHARS = 16_384  # signed object-store URLs reach a few thousand
 _URL = re.compile(r"(https?)://([^/?#]*)([^?#]*)(\?[^#]*)?(?:#.*)?", re.IGNORECASE | re.DOTALL)
+_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
 _AUTHORITY = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:@\[\]]+))(?::([0-9]*))?")
 _HOST = re.compile(r"[a-z0-9._-]{1,253}")
 _AS_THEY_ARE = "".join(set(string.punctuation) - set('"<>\\^`{}'))  # "%" included: escapes stay escapes
@@ -37,8 +38,13 @@ class HttpUrl:
         return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
     def join(self, location: str) -> str:
-        """Return the absolute URL of a redirect's `Location`."""
-        return urljoin(f"{self.scheme}://{self.authority}{self.target}", location)
+        """Return the absolute URL of a redirect's `Location`; nothing about it is checked yet."""
+        if _SCHEME.match(location):  # urljoin takes "http:host" for a path, browsers for a host: leave it to the check
+            return location
+        try:
+            return urljoin(f"{self.scheme}://{self.authority}{self.target}", location)
+        except ValueError:
+            return ""
 
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}

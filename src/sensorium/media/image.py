@@ -75,8 +75,7 @@ def _unknown(data: bytes | bytearray) -> str:
     if not data:
         return "is empty"
     other = other_format(data)
-    found = f"; it looks like {other} file" if other and other.startswith("a") else f"; it looks like {other}"
-    return f"is not a JPEG, PNG, GIF, WebP or BMP file{found if other else ''}"
+    return "is not a JPEG, PNG, GIF, WebP or BMP file" + (f"; it looks like {other}" if other else "")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -61,7 +61,10 @@ def _path(url: str) -> bytes:
 
 
 def _parts_below(path: bytes, root: bytes) -> list[bytes]:
-    real = os.path.realpath(path)
+    try:
+        real = os.path.realpath(path)
+    except OSError:  # a link went away while it was followed
+        raise MediaError("the file does not exist or cannot be opened", code="media_unreachable") from None
     if os.path.commonpath([real, root]) != root:
         raise MediaError("the file is not below the allowed folder", code="media_forbidden")
     return [part for part in real[len(root) :].split(b"/") if part]
