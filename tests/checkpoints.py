@@ -266,7 +266,7 @@ def _random_tensors(shapes: Shapes, seed: int, dtype: torch.dtype) -> dict[str, 
         elif "embed_tokens" in name or "pos_embed" in name:
             tensor = 0.5 * noise
         else:
-            tensor = noise * 1.5 / math.sqrt(math.prod(shape[1:]))  # every layer shows in the logits
+            tensor = noise / math.sqrt(math.prod(shape[1:]))  # more, and rounding errors would grow from layer to layer
         tensors[name] = tensor.to(dtype)
     return tensors
 

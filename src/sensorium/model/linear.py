@@ -61,6 +61,12 @@ class Linear:
             return _packed(x, self.weight, self.bias, "swish")
         return F.silu(F.linear(x, self.weight, self.bias))
 
+    def gelu(self, x: torch.Tensor, approximate: str = "none") -> torch.Tensor:
+        """gelu(linear(x)); `approximate` is "none" or "tanh", as in torch."""
+        if self.packed:
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "gelu", [], approximate)  # type: ignore[no-any-return]
+        return F.gelu(F.linear(x, self.weight, self.bias), approximate=approximate)
+
     def times(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """linear(x) * other."""
         if self.packed:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class _Batch:
     """Index tensors of one call: rows are patches, in the order in which the layers see them."""
 
-    cos: torch.Tensor  # (num_patches, 1, 1, head_dim) fp32
-    sin: torch.Tensor  # the same; its first half negated
+    cos: torch.Tensor  # (num_patches, 1, 1, head_dim / 2) fp32
+    sin: torch.Tensor
     full: AttentionLayout
     windowed: AttentionLayout | None = None
     order: torch.Tensor | None = None  # (num_tokens,) int64: tokens by window
@@ -120,7 +120,6 @@ class Vit:
         return _Batch(cos, sin, full, AttentionLayout(window_runs), order, inverse), x[patch_order]
 
     def _rope(self, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(num_patches, 2) fp32 rows and columns -> cos and signed sin, (num_patches, 1, 1, head_dim) fp32."""
+        """(num_patches, 2) fp32 rows and columns -> cos and sin, (num_patches, 1, 1, head_dim / 2) fp32."""
         angles = (places[:, :, None] * self._inv_freq).flatten(1)  # (num_patches, head_dim / 2): rows, then columns
-        cos, sin = angles.cos(), angles.sin()
-        return torch.cat((cos, cos), -1)[:, None, None], torch.cat((-sin, sin), -1)[:, None, None]
+        return angles.cos()[:, None, None], angles.sin()[:, None, None]

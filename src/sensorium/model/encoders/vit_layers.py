@@ -17,23 +17,24 @@ from sensorium.model.taker import Taker
 
 _EPS = 1e-6  # of every norm in these towers; config.json does not carry it
 
-Map = Callable[[torch.Tensor], torch.Tensor]
+Activated = Callable[[Linear, torch.Tensor], torch.Tensor]
 
 
-def _quick_gelu(x: torch.Tensor) -> torch.Tensor:
-    return x * torch.sigmoid(1.702 * x)
+def _quick_gelu(linear: Linear, x: torch.Tensor) -> torch.Tensor:
+    x = linear(x)
+    return torch.sigmoid(1.702 * x).mul_(x)
 
 
-_ACTIVATIONS: dict[str, Map] = {
+_ACTIVATIONS: dict[str, Activated] = {
     "quick_gelu": _quick_gelu,
-    "gelu": F.gelu,
-    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
-    "silu": F.silu,
+    "gelu": Linear.gelu,
+    "gelu_pytorch_tanh": partial(Linear.gelu, approximate="tanh"),
+    "silu": Linear.silu,
 }
 
 
-def activation(name: str) -> Map:
-    """Return the activation config.json calls `name`.
+def activation(name: str) -> Activated:
+    """Return a linear layer followed by the activation config.json calls `name`, as a function of layer and input.
 
     Raises:
         ConfigurationError: it is not known.
@@ -90,12 +91,15 @@ def attend(qkv: torch.Tensor, layout: AttentionLayout) -> torch.Tensor:
     return attended if layout.inverse is None else attended[layout.inverse]
 
 
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate (num_patches, ..., head_dim) in fp32; the first half of `sin` is negated."""
+def rotate_(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
+    """Rotate (num_patches, ..., head_dim) in place, in fp32; cos and sin are (num_patches, ..., head_dim / 2)."""
     half = x.shape[-1] // 2
-    wide = x.float()
-    swapped = torch.cat((wide[..., half:], wide[..., :half]), -1)
-    return (wide * cos).addcmul_(swapped, sin).to(x.dtype)
+    wide = x.float()  # x itself, where it is fp32: nothing is written before both halves are computed
+    first, second = wide[..., :half], wide[..., half:]
+    new_first = (first * cos).addcmul_(second, sin, value=-1)
+    new_second = (second * cos).addcmul_(first, sin)
+    x[..., :half] = new_first
+    x[..., half:] = new_second
 
 
 class Layer:
@@ -114,14 +118,14 @@ class Layer:
         self._act = activation(config.hidden_act)
 
     def __call__(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, layout: AttentionLayout) -> torch.Tensor:
-        """(num_patches, hidden_size) -> the same; cos and sin are (num_patches, 1, 1, head_dim) fp32."""
+        """(num_patches, hidden_size) -> the same; cos and sin are (num_patches, 1, 1, head_dim / 2) fp32."""
         qkv = self._qkv(self._norm1(x)).view(x.shape[0], 3, self._heads, -1)
-        qkv[:, :2] = rotate(qkv[:, :2], cos, sin)
+        rotate_(qkv[:, :2], cos, sin)
         x = self._proj.plus(attend(qkv, layout), x)
         return self._last.plus(self._middle(self._norm2(x)), x)
 
     def _middle(self, x: torch.Tensor) -> torch.Tensor:
-        first = self._act(self._inner[0](x))
+        first = self._act(self._inner[0], x)
         return first if len(self._inner) == 1 else self._inner[1].times(x, first)
 
 
@@ -139,4 +143,4 @@ class Merger:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(num_patches, hidden_size) -> (num_patches / merge_unit, out_hidden_size)."""
         x = self._norm(x.view(-1, self._joined)) if self._norm_joined else self._norm(x).view(-1, self._joined)
-        return self._second(F.gelu(self._first(x)))
+        return self._second(self._first.gelu(x))
