@@ -25,7 +25,6 @@ _SCHEMA = frozenset(
         *("null", "return", "returns", "response", "reasoning", "reasoning_content", "thinking"),
     )
 )
-)
 _REASONING = frozenset({"<think>", "</think>"})
 
 
