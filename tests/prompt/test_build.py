@@ -146,7 +146,8 @@ def test_media_in_parts_and_in_strings() -> None:
 
 
 def test_a_template_with_parts_that_writes_no_pictures_gets_the_marker_as_text() -> None:
-    source = "{% for m in messages %}{% for p in m.content %}{% if p.type == 'text' %}{{ p.text }}{% endif %}{% endfor %}{% endfor %}"
+    part = "{% if p.type == 'text' %}{{ p.text }}{% endif %}"
+    source = f"{{% for m in messages %}}{{% for p in m.content %}}{part}{{% endfor %}}{{% endfor %}}"
     _, text = run(request(Message("user", (MediaSlot("image", 0), Text("hi"))), media=1), template(source))
     assert text == MARKER["image"] + "hi"
 
@@ -183,6 +184,12 @@ def test_raw_prompts_count_control_tokens() -> None:
         req = Request("r", SamplingParams(), prompt="x", add_special_tokens=special)
         assert (run(req, template(""), "llama3")[0][0] == bos) is special
     assert run(Request("r", SamplingParams(), prompt_token_ids=[5, 6]), template(""))[0] == [5, 6]
+
+
+def test_names_of_variables_and_fields_reach_the_template() -> None:
+    message = Message("user", (Text("x"),), {"tool_call": "y"})
+    source = "{{ think }}{{ messages[0].tool_call }}"
+    assert run(request(message, chat_template_kwargs={"think": True}), template(source))[1] == "Truey"
 
 
 def test_tool_arguments_reach_the_template_as_an_object() -> None:

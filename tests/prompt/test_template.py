@@ -25,14 +25,17 @@ TEMPLATES = [
     tiny.QWEN_VL,
     "  {% if true %}\n  x\n  {% endif %}\n{{ bos_token }}{{ pad_token }}{{ unknown }}",
     "{{ {'b': '图<', 'a': [1, none, true]} | tojson }}{{ {'a': 1} | tojson(indent=2, sort_keys=true) }}",
-    "{% for i in range(5) %}{% if i == 1 %}{% continue %}{% endif %}{% if i == 4 %}{% break %}{% endif %}{{ i }}{% endfor %}",
+    "{% for i in range(5) %}{% if i == 1 %}"
+    "{% continue %}{% endif %}{% if i == 4 %}{% break %}{% endif %}{{ i }}{% endfor %}",
     "{% generation %}{{ messages[0].content }}{% endgeneration %}!",
-    "{% set ns = namespace(x=1) %}{% for m in messages %}{% set ns.x = ns.x + loop.index %}{% endfor %}{{ ns.x ~ 'y' ~ 2.5 }}",
+    "{% set ns = namespace(x=1) %}"
+    "{% for m in messages %}{% set ns.x = ns.x + loop.index %}{% endfor %}{{ ns.x ~ 'y' ~ 2.5 }}",
     "{% macro f(a, b='z') %}[{{ a }}{{ b }}]{% endmacro %}{{ f(1) ~ f('q', b=messages[-1].role) }}",
     "{{ messages | map(attribute='role') | join(', ') | upper | replace('U', 'V') }}{{ 'a,b'.split(',')[::-1] }}",
     "{{ '%s-%d' | format('x', 3) }}{{ '{:>5}|'.format(7) }}{{ 'a' | center(5) }}{{ 'x' * 3 }}{{ 2 ** 5 }}{{ 7 % 4 }}",
     "{{ dict(a=1, b=[1, 2]) }}{{ messages | length }}{{ strftime_now('%Y')[:2] }}{{ documents is none }}",
-    "{% macro m() %}<{{ caller() }}>{% endmacro %}{% call m() %}{{ add_generation_prompt }}{% endcall %}{{ tools is none }}",
+    "{% macro m() %}<{{ caller() }}>{% endmacro %}"
+    "{% call m() %}{{ add_generation_prompt }}{% endcall %}{{ tools is none }}",
 ]
 
 

@@ -115,7 +115,7 @@ def test_errors_name_the_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"no tokenizer\.json, and no vocab\.json"):
         Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.model").write_bytes(b"x")
-    with pytest.raises(ConfigurationError, match="save it as tokenizer.json"):
+    with pytest.raises(ConfigurationError, match=r"save it as tokenizer\.json"):
         Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ConfigurationError, match=r"tokenizer\.json is not a tokenizer"):
