@@ -26,7 +26,7 @@ class ChoiceOutput:
         detokenizer = Detokenizer(tokenizer, skip_special_tokens=sampling.skip_special_tokens, prompt_ids=prompt_ids)
         self._push, self._flush = detokenizer.push, detokenizer.flush
         self._stops = StopMatcher(sampling.stop, sampling.include_stop_str_in_output) if sampling.stop else None
-        self._min_tokens = sampling.min_tokens if sampling.stop else 0
+        self._min_tokens = sampling.min_tokens
         self._shows = sampling.detokenize
         self.stop_hit: str | None = None
 
@@ -35,13 +35,13 @@ class ChoiceOutput:
         if not self._shows or self.stop_hit is not None:
             return ""
         text = self._push(token_id)
-        if self._stops is None or not text:
-            self._min_tokens -= 1
+        if self._stops is None:
             return text
         if self._min_tokens > 0:
             self._min_tokens -= 1
             return text
-        text, self.stop_hit = self._stops.push(text)
+        if text:
+            text, self.stop_hit = self._stops.push(text)
         return text
 
     def finish(self) -> str:

@@ -80,6 +80,8 @@ class _SentencePiece:
         if token_id in self._skipped:
             return ""
         token = self._tokenizer.token_string(token_id)
+        if not token:  # not in the vocabulary: for `decode` it is not there at all
+            return ""
         if is_byte_token(token):
             self._run += self._tokenizer.token_bytes(token_id)
             return ""

@@ -86,7 +86,7 @@ def _chat(
         tools=guard.value(request.tools) if request.tools else None,
         add_generation_prompt=request.add_generation_prompt and not request.continue_final_message,
         continue_final_message=request.continue_final_message,
-        variables=guard.value(request.chat_template_kwargs),
+        variables={name: guard.value(value) for name, value in request.chat_template_kwargs.items()},
     )
     return guard.encode(rendered)
 
@@ -99,7 +99,8 @@ def _message(message: Message, guard: Guard, template: ChatTemplate, markers: Ma
     reasoning = next((extra[key] for key in _REASONING if extra.get(key) is not None), None)
     if reasoning is not None:
         extra = {"thinking": reasoning, **extra, "reasoning_content": reasoning}
-    extra = guard.value(extra, by_model=by_model)
+    # The names of fields stay: templates look them up.
+    extra = {name: guard.value(value, by_model=by_model) for name, value in extra.items()}
     return {**extra, "role": guard.role(message.role), "content": _content(message, guard, template, markers)}
 
 

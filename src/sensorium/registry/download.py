@@ -124,7 +124,7 @@ def _progress_class(total: int, on_progress: Progress) -> type[Any]:
 
     The client opens several bars: files, bytes received, bytes written. The byte bar that is furthest is shown.
     """
-    from huggingface_hub.utils import tqdm
+    from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
     class Reporter(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -8,9 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sensorium.errors import ConfigurationError
 from sensorium.registry.download import Progress, download
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 BUNDLED = ("tiny-vl",)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -65,13 +69,14 @@ def _not_found(model: str) -> str:
 
 
 @contextmanager
-def rich_progress() -> Iterator[Progress]:
-    """Show progress on the terminal: yields the `on_progress` to hand to `resolve` and to loading."""
+def rich_progress(console: Console | None = None) -> Iterator[Progress]:
+    """Show progress on standard error: yields the `on_progress` to hand to `resolve` and to loading."""
+    from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Bars(*columns, transient=True) as bars:
+    with Bars(*columns, console=console or Console(stderr=True), transient=True) as bars:
         tasks = {}
 
         def show(phase: str, fraction: float) -> None:
