@@ -62,7 +62,7 @@ class EncoderRunner:
                     self.cache.put(key, features)
                 self._job = None
             elif max_s is not None:
-                if torch.cuda.is_initialized():
+                if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
                     torch.cuda.synchronize()  # launched is not done
                 if time.monotonic() - started >= max_s:
                     return

@@ -10,7 +10,7 @@ from sensorium.families.decoder_config import read_decoder, vision_part
 from sensorium.families.family import Config, Encoder, Family
 from sensorium.families.mrope import mrope_positions
 from sensorium.families.names import rename_vision
-from sensorium.families.qwen_image import QwenImageProcessor, image_token_id
+from sensorium.families.qwen_image import IMAGE_MARKER, QwenImageProcessor, image_token_id
 from sensorium.model.encoders.vit import Vit
 from sensorium.model.encoders.vit_config import VitConfig, read_vit
 
@@ -43,5 +43,6 @@ FAMILY = Family(
     image_processor=QwenImageProcessor.read,
     encoder=_encoder,
     image_token_id=image_token_id,
+    image_marker=IMAGE_MARKER,
     positions=mrope_positions,
 )

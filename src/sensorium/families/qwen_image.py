@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from sensorium.errors import ConfigurationError
 from sensorium.families.family import Config, EncoderInput
 
+IMAGE_MARKER = "<|vision_start|><|image_pad|><|vision_end|>"
 _MAX_ASPECT_RATIO = 200
 _MODES = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers for `resample`
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -135,6 +136,11 @@ class QwenImageProcessor:
         # The tower sees pairs of frames: a picture is the same one twice.
         frames = values.expand(-1, -1, self.temporal_patch_size, -1).reshape(rows * columns, -1)
         return EncoderInput(pixel_values=frames, grid=grid, num_tokens=num_tokens)
+
+    def within(self, max_tokens: int) -> QwenImageProcessor:
+        """See `families.family.ImageProcessor`: a token stands for merge_size x merge_size patches."""
+        most = max_tokens * (self.patch_size * self.merge_size) ** 2
+        return replace(self, max_pixels=min(self.max_pixels, most), min_pixels=min(self.min_pixels, most))
 
     def fingerprint(self) -> bytes:
         """Bytes that change whenever equal pictures would give other patches."""

@@ -15,8 +15,9 @@ from sensorium.engine.sampler import Sampled
 from sensorium.engine.sequence import Prompt, Sequence
 from sensorium.errors import SensoriumError
 from sensorium.output.choice import ChoiceOutput
+from sensorium.output.logprobs import position_logprobs
 from sensorium.prompt.tokenizer import Tokenizer
-from sensorium.types import Delta, Event, FinishReason, PositionLogprobs, Request, Started, TokenLogprob
+from sensorium.types import Delta, Event, FinishReason, PositionLogprobs, Request, Started
 
 log = logging.getLogger(__name__)
 _MAX_FAILED_STEPS = 3
@@ -222,12 +223,8 @@ class EngineLoop:
         )
 
     def _logprobs(self, sampled: Sampled, logprob: float) -> PositionLogprobs:
-        def entry(token_id: int, value: float, rank: int) -> TokenLogprob:
-            data = self._tokenizer.token_bytes(token_id)
-            return TokenLogprob(token_id, data.decode("utf-8", "replace"), value, rank, data)
-
-        top = [entry(token_id, value, rank + 1) for rank, (token_id, value) in enumerate(sampled.top)]
-        return PositionLogprobs(entry(sampled.token_id, logprob, sampled.rank), top)
+        top = [(token_id, value, rank) for rank, (token_id, value) in enumerate(sampled.top, start=1)]
+        return position_logprobs(self._tokenizer, (sampled.token_id, logprob, sampled.rank), top)
 
     def _end(self, job: Job, choice: Choice) -> None:
         self._engine.remove(choice.sequence)

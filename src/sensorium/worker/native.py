@@ -17,6 +17,7 @@ import torch
 from sensorium import families
 from sensorium.engine.engine import Engine
 from sensorium.errors import ConfigurationError, SensoriumError
+from sensorium.families.family import Family, ImageProcessor
 from sensorium.media.decode import Decoder as MediaDecoder
 from sensorium.model.decoder import Decoder
 from sensorium.model.weights import load_weights, pick_dtype
@@ -32,6 +33,7 @@ from sensorium.worker.sizing import plan_memory
 
 log = logging.getLogger(__name__)
 _NUM_PREPARING = 2  # requests tokenized and decoded at once, beside the engine's thread
+_CPU_IMAGE_TOKENS = 1280  # about a million pixels; what Qwen's own processor class takes as its default
 _SAMPLING_FIELDS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
@@ -113,7 +115,7 @@ class NativeModel:
             config,
             tokenizer,
             ChatTemplate.load(path, settings.chat_template, tokenizer),
-            family.image_processor(config, preprocessor) if family.image_processor else None,
+            _image_processor(family, config, preprocessor, plan.max_model_len, device),
             media_decoder,
             engine.encoder_cache,
             vocab_size=decoder.config.vocab_size,
@@ -235,6 +237,18 @@ def _pick_device(wanted: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigurationError(f"device {wanted!r} was asked for, but this torch sees no CUDA device; try cpu.")
     return device
+
+
+def _image_processor(
+    family: Family, config: dict[str, Any], preprocessor: dict[str, Any], max_model_len: int, device: torch.device
+) -> ImageProcessor | None:
+    """The family's, held to pictures that fit the context, and on a CPU to what it can look at within seconds."""
+    if family.image_processor is None:
+        return None
+    fits = max_model_len * 3 // 4
+    return family.image_processor(config, preprocessor).within(
+        min(fits, _CPU_IMAGE_TOKENS) if device.type == "cpu" else fits
+    )
 
 
 def _default_sampling(generation: dict[str, Any]) -> dict[str, Any]:

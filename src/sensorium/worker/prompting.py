@@ -46,14 +46,21 @@ class PromptBuilder:
         self._processor, self._media_decoder, self._cache = processor, media_decoder, cache
         self._max_model_len, self._vocab_size = max_model_len, vocab_size
         self._options = dict(processor_options)
-        self._image_token_id = family.image_token_id(config) if family.image_token_id else None
+        self._placeholder_ids = {"image": family.image_token_id(config)} if family.image_token_id else {}
+        self._markers = dict.fromkeys(self._placeholder_ids, family.image_marker)
         self._sizes: dict[bytes, tuple[tuple[int, int, int], int]] = {}  # key -> grid, num_tokens
         self.num_decoded = 0
         self.num_reused = 0
 
     def ids(self, request: Request) -> tuple[list[int], str]:
         """Token ids with one placeholder per media item, and the rendered text."""
-        return build(request, self._tokenizer, self._template, media_placeholder=self._markers())
+        return build(
+            request,
+            self._tokenizer,
+            self._template,
+            media_placeholder=self._markers,
+            placeholder_ids=self._placeholder_ids,
+        )
 
     def build(self, request: Request, *, force_decode: bool = False) -> tuple[Prompt, str]:
         """Return the engine's prompt and the rendered text.
@@ -68,10 +75,10 @@ class PromptBuilder:
         self._check_length(len(ids))
         options = self._merged(request.mm_processor_kwargs)
         prepared = [self._prepare(item, request.cache_salt, options, force_decode) for item in request.media]
-        if not prepared or self._image_token_id is None:
+        if not prepared:
             return Prompt(ids, cache_salt=request.cache_salt, **self._positions(len(ids), ())), text
         expanded, offsets = expand(
-            ids, {"image": self._image_token_id}, [("image", num_tokens) for _, _, num_tokens, _ in prepared]
+            ids, self._placeholder_ids, [("image", num_tokens) for _, _, num_tokens, _ in prepared]
         )
         self._check_length(len(expanded))
         spans = tuple(
@@ -83,11 +90,6 @@ class PromptBuilder:
             Prompt(expanded, spans, inputs, cache_salt=request.cache_salt, **self._positions(len(expanded), spans)),
             text,
         )
-
-    def _markers(self) -> dict[str, str]:
-        if self._image_token_id is None:
-            return {}
-        return {"image": self._tokenizer.token_string(self._image_token_id)}
 
     def _positions(self, length: int, spans: tuple[MediaSpan, ...]) -> dict[str, Any]:
         if self._family.positions is None:
