@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,9 +14,8 @@ import openai
 
 from sensorium.server.app import create_app
 from sensorium.server.routes import Gateway
-from sensorium.server.run import _config, _loop_factory, _Server, listen
+from sensorium.server.run import DrainingServer, listen, loop_factory, uvicorn_config
 from sensorium.settings import ServerSettings
-from sensorium.types import ModelInfo
 from tests.fakes import EchoModel, FakePool, fetch_data
 
 PIXEL = "data:image/png;base64,iVBORw=="  # four bytes; fakes do not look inside
@@ -57,12 +56,12 @@ def served(settings: ServerSettings | None = None, model: EchoModel | None = Non
     fake = FakePool(models, **pool)  # type: ignore[arg-type]
     settings = settings or ServerSettings()
     app = create_app(fake, settings, fetch_data)
-    server = _Server(_config(app))
+    server = DrainingServer(uvicorn_config(app))
     listener = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
 
     def serve() -> None:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(server.serve(sockets=[listener]))
 
     thread = threading.Thread(target=serve)
@@ -77,12 +76,9 @@ def served(settings: ServerSettings | None = None, model: EchoModel | None = Non
         assert not thread.is_alive()
 
 
-def wait_until(condition: object, timeout_s: float = 5.0) -> None:
+def wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
     """Wait for something another thread does."""
     deadline = time.monotonic() + timeout_s
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.002)
-
-
-__all__ = ["PIXEL", "ModelInfo", "Served", "served", "wait_until"]

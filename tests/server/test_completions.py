@@ -75,6 +75,7 @@ def test_logprobs(server: Served) -> None:
         ({"prompt": [1, -1]}, "prompt[1]"),
         ({"prompt": [[1], [2, True]]}, "prompt[1][1]"),
         ({"prompt": ["a"] * 65}, "prompt"),
+        ({"prompt": ["a"] * 20, "n": 7}, "n"),
         ({"prompt": "a", "suffix": "b"}, "suffix"),
         ({"prompt": "a", "echo": True}, "echo"),
         ({"prompt": "a", "logprobs": 21}, "logprobs"),

@@ -22,6 +22,7 @@ from sensorium.types import Request
 
 FALLBACK = {"max_tokens": 16}
 MAX_PROMPTS = 64
+MAX_CHOICES = 128
 
 Prompt = Annotated[
     Any,
@@ -62,6 +63,12 @@ def parse_completion(body: CompletionBody, model: str, request_id: str, key_salt
         cache_salt=combined_salt(key_salt, body.cache_salt),
     )
     prompts = split_prompts(body.prompt)
+    if len(prompts) * whole.sampling.n > MAX_CHOICES:
+        raise InvalidRequest(
+            f"{len(prompts)} prompts with n={whole.sampling.n} make {len(prompts) * whole.sampling.n} choices; "
+            f"at most {MAX_CHOICES} are made for one request.",
+            param="n",
+        )
     requests = [
         msgspec.structs.replace(
             whole,

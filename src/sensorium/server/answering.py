@@ -17,7 +17,7 @@ from sensorium.protocol.answer import Answer
 from sensorium.server.read import ClientGone
 from sensorium.server.record import Record, record_of
 from sensorium.server.reply import json_response
-from sensorium.server.telemetry import Metrics, internal_error
+from sensorium.server.telemetry import CLIENT_GONE, Metrics, internal_error
 from sensorium.types import Event, Started
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,8 @@ class Answering(Response):
         self._events = events
         self._answer = answer
         self._streamed = streamed
-        self._metrics = metrics
+        self._between = metrics.inter_token.labels(answer.model)
+        self._last_s = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = record_of(scope)
@@ -45,15 +46,16 @@ class Answering(Response):
         try:
             async with watched(receive, record), aclosing(self._events) as events:
                 if self._streamed:
-                    await self._stream(self._timed(events, record), send)
+                    await self._stream(events, record, send)
                 else:
-                    async for event in self._timed(events, record):
+                    async for event in events:
+                        self._note(event, record)
                         self._answer.add(event)
                     await json_response(self._answer.body())(scope, receive, send)
         except ClientGone:
-            record.status = record.status or 499
+            record.status = record.status or CLIENT_GONE
         except Exception as error:
-            if not record.status:
+            if not (record.status and self._streamed):
                 raise
             if not isinstance(error, SensoriumError):
                 logger.exception("request %s failed while it was streamed", record.id)
@@ -63,29 +65,25 @@ class Answering(Response):
             record.prompt_tokens = self._answer.tally.prompt_tokens
             record.completion_tokens = self._answer.tally.completion_tokens
 
-    async def _stream(self, events: AsyncIterator[Event], send: Send) -> None:
-        begun = False
+    async def _stream(self, events: AsyncIterator[Event], record: Record, send: Send) -> None:
         async for event in events:
+            self._note(event, record)
             data = self._answer.chunk(event)
-            if not begun:
-                begun = True
+            if not record.status:
                 await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
             if data:
                 await _send(send, data)
         await _send(send, self._answer.end(), more=False)
 
-    async def _timed(self, events: AsyncIterator[Event], record: Record) -> AsyncIterator[Event]:
-        between = self._metrics.inter_token.labels(self._answer.model)
-        last_s = 0.0
-        async for event in events:
-            if not isinstance(event, Started) and event.index == 0:
-                now_s = time.perf_counter()
-                if record.ttft_s is None:
-                    record.ttft_s = now_s - record.start_s
-                else:
-                    between.observe(now_s - last_s)
-                last_s = now_s
-            yield event
+    def _note(self, event: Event, record: Record) -> None:
+        if isinstance(event, Started) or event.index > 0:
+            return
+        now_s = time.perf_counter()
+        if record.ttft_s is None:
+            record.ttft_s = now_s - record.start_s
+        else:
+            self._between.observe(now_s - self._last_s)
+        self._last_s = now_s
 
 
 @asynccontextmanager

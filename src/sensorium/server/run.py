@@ -27,7 +27,7 @@ GOODBYE_S = 2.0  # for requests that were stopped to say so to their clients
 POOL_CLOSE_S = 5.0
 
 
-class _Server(uvicorn.Server):
+class DrainingServer(uvicorn.Server):
     """uvicorn without its signal handlers: ours drain first, and do not raise the signal again at the end."""
 
     @contextlib.contextmanager
@@ -51,7 +51,7 @@ def run(
         ConfigurationError: the address cannot be listened on.
     """
     listener = listen(settings.host, settings.port)
-    with contextlib.closing(listener), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with contextlib.closing(listener), asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_serve(settings, pool_factory, listener, on_ready, fetch))
 
 
@@ -82,7 +82,7 @@ async def _serve(
     app = create_app(pool, settings, fetch)
     gateway: Gateway = app.state.gateway
     gateway.loading = settings.preload
-    server = _Server(_config(app))
+    server = DrainingServer(uvicorn_config(app))
     stop = asyncio.Event()
 
     def on_signal() -> None:
@@ -134,7 +134,8 @@ async def _begin(gateway: Gateway, server: uvicorn.Server, url: str, on_ready: C
     return True
 
 
-def _config(app: FastAPI) -> uvicorn.Config:
+def uvicorn_config(app: FastAPI) -> uvicorn.Config:
+    """Return how uvicorn is to serve `app`."""
     return uvicorn.Config(
         app,
         http=Connection,
@@ -170,7 +171,8 @@ def _url(host: str, listener: socket.socket) -> str:
     return f"http://{shown}:{listener.getsockname()[1]}"
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's, or None for asyncio's own."""
     try:
         import uvloop
     except ImportError:  # Windows has none
