@@ -25,6 +25,7 @@ class FakeModel:
         settings: EngineSettings,
         on_events: Callable[[list[Event]], None],
         on_failed: Callable[[str, SensoriumError], None],
+        on_dead: Callable[[], None] | None,
     ) -> None:
         self.info = ModelInfo(
             name=settings.name or settings.model,
@@ -41,6 +42,7 @@ class FakeModel:
         )
         self._on_events = on_events
         self._on_failed = on_failed
+        self._on_dead = on_dead
         self._turns = 0
         self._running: dict[str, tuple[Request, str, int]] = {}
         self._lock = threading.Lock()
@@ -57,6 +59,7 @@ class FakeModel:
         on_progress: Callable[[str, float], None],
         on_events: Callable[[list[Event]], None],
         on_failed: Callable[[str, SensoriumError], None],
+        on_dead: Callable[[], None] | None = None,
     ) -> FakeModel:
         on_progress("weights", 0.5)
         match settings.model.partition(":")[::2]:
@@ -71,7 +74,7 @@ class FakeModel:
             case "count", path:
                 with open(path, "a") as file:
                     file.write(f"{os.getpid()}\n")
-        return cls(settings, on_events, on_failed)
+        return cls(settings, on_events, on_failed, on_dead)
 
     def generate(self, request: Request) -> None:
         if request.prompt == "refused":
@@ -115,6 +118,10 @@ class FakeModel:
                 self._on_events(events)
 
     def _step(self, request_id: str, request: Request, text: str, done: int, events: list[Event]) -> None:
+        if "poison" in text and self._on_dead is not None:
+            del self._running[request_id]
+            self._on_dead()
+            return
         if "poison" in text:
             raise RuntimeError("the engine's loop ends")
         if "stuck" in text:
