@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from sensorium.errors import ConfigurationError, InvalidRequest, SensoriumError
 from sensorium.settings import EngineSettings
-from sensorium.types import Delta, Event, ModelInfo, Request, Started
+from sensorium.types import Delta, Event, ModelInfo, Request, Started, Text
 from sensorium.worker.frames import Tokens
 
 STEP_S = 0.01
@@ -39,6 +39,7 @@ class FakeModel:
             weights_bytes=0,
             kv_cache_tokens=100,
             load_s=0.0,
+            limit_mm_per_prompt=settings.limit_mm_per_prompt,
         )
         self._on_events = on_events
         self._on_failed = on_failed
@@ -79,7 +80,7 @@ class FakeModel:
     def generate(self, request: Request) -> None:
         if request.prompt == "refused":
             raise InvalidRequest("This prompt is refused.", param="prompt")
-        text = request.prompt or ""
+        text = request.prompt or _last_text(request)
         if text == "size":
             text = str(sum(len(item.data) for item in request.media))
         with self._lock:
@@ -142,3 +143,8 @@ class FakeModel:
             del self._running[request_id]
         else:
             self._running[request_id] = (request, text, done + 1)
+
+
+def _last_text(request: Request) -> str:
+    content = request.messages[-1].content if request.messages else ()
+    return "".join(part.text for part in content if isinstance(part, Text))

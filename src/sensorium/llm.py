@@ -203,7 +203,7 @@ class LLM:
         self._closed = True
         atexit.unregister(self._at_exit)
         try:
-            asyncio.run_coroutine_threadsafe(self._handle.close(), self._loop).result(_CLOSE_S)
+            self._handle.close()
         finally:
             self._stop_loop()
 
@@ -301,7 +301,7 @@ class _OneModel:
         return {self._handle.info.name: self._handle.model.beat()[1]}
 
     async def close(self, grace_s: float) -> None:
-        await self._handle.close()
+        self._handle.close()
 
 
 def _native() -> LocalLoader:

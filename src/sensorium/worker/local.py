@@ -36,6 +36,7 @@ class LocalHandle:
     def __init__(self, model: Model, in_flight: InFlight) -> None:
         self.info = model.info
         self.model = model
+        self._loop = asyncio.get_running_loop()
         self._in_flight = in_flight
 
     @classmethod
@@ -85,7 +86,11 @@ class LocalHandle:
         """Return the text of token ids."""
         return await asyncio.to_thread(self.model.detokenize, token_ids)
 
-    async def close(self) -> None:
-        """Stop the engine and free its memory; what still runs fails."""
-        self._in_flight.fail_all(SensoriumError("The model was closed.").info())
-        await asyncio.to_thread(self.model.close)
+    def close(self) -> None:
+        """Stop the engine and free its memory; what still runs fails. Blocks; may be called from any thread.
+
+        It uses no executor: at the interpreter's end those take no more work.
+        """
+        closed = SensoriumError("The model was closed.").info()
+        self._loop.call_soon_threadsafe(self._in_flight.fail_all, closed)
+        self.model.close()
