@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from sensorium.errors import ConfigurationError, InvalidRequest, SensoriumError
 from sensorium.settings import EngineSettings
-from sensorium.types import Delta, Event, ModelInfo, Request, Started
+from sensorium.types import Delta, Event, ModelInfo, Request, Started, Text
 from sensorium.worker.frames import Tokens
 
 STEP_S = 0.01
@@ -25,6 +25,7 @@ class FakeModel:
         settings: EngineSettings,
         on_events: Callable[[list[Event]], None],
         on_failed: Callable[[str, SensoriumError], None],
+        on_dead: Callable[[], None] | None,
     ) -> None:
         self.info = ModelInfo(
             name=settings.name or settings.model,
@@ -38,9 +39,11 @@ class FakeModel:
             weights_bytes=0,
             kv_cache_tokens=100,
             load_s=0.0,
+            limit_mm_per_prompt=settings.limit_mm_per_prompt,
         )
         self._on_events = on_events
         self._on_failed = on_failed
+        self._on_dead = on_dead
         self._turns = 0
         self._running: dict[str, tuple[Request, str, int]] = {}
         self._lock = threading.Lock()
@@ -57,6 +60,7 @@ class FakeModel:
         on_progress: Callable[[str, float], None],
         on_events: Callable[[list[Event]], None],
         on_failed: Callable[[str, SensoriumError], None],
+        on_dead: Callable[[], None] | None = None,
     ) -> FakeModel:
         on_progress("weights", 0.5)
         match settings.model.partition(":")[::2]:
@@ -71,12 +75,12 @@ class FakeModel:
             case "count", path:
                 with open(path, "a") as file:
                     file.write(f"{os.getpid()}\n")
-        return cls(settings, on_events, on_failed)
+        return cls(settings, on_events, on_failed, on_dead)
 
     def generate(self, request: Request) -> None:
         if request.prompt == "refused":
             raise InvalidRequest("This prompt is refused.", param="prompt")
-        text = request.prompt or ""
+        text = request.prompt or _last_text(request)
         if text == "size":
             text = str(sum(len(item.data) for item in request.media))
         with self._lock:
@@ -115,6 +119,10 @@ class FakeModel:
                 self._on_events(events)
 
     def _step(self, request_id: str, request: Request, text: str, done: int, events: list[Event]) -> None:
+        if "poison" in text and self._on_dead is not None:
+            del self._running[request_id]
+            self._on_dead()
+            return
         if "poison" in text:
             raise RuntimeError("the engine's loop ends")
         if "stuck" in text:
@@ -135,3 +143,8 @@ class FakeModel:
             del self._running[request_id]
         else:
             self._running[request_id] = (request, text, done + 1)
+
+
+def _last_text(request: Request) -> str:
+    content = request.messages[-1].content if request.messages else ()
+    return "".join(part.text for part in content if isinstance(part, Text))

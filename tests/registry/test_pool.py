@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from sensorium.errors import ConfigurationError, ModelNotFound, ModelUnavailable, WorkerDied
 from sensorium.registry.pool import Pool
@@ -32,7 +33,7 @@ def test_many_ask_and_it_is_loaded_once(tmp_path: Path) -> None:
             assert info.name == "counted"
             assert len(log.read_text().split()) == 1
 
-    asyncio.run(run())
+    uvloop.run(run())
 
 
 def test_names_with_equal_settings_share_a_worker() -> None:
@@ -45,7 +46,7 @@ def test_names_with_equal_settings_share_a_worker() -> None:
         assert models.default() == "one"
         await models.close(0)
 
-    asyncio.run(run())
+    uvloop.run(run())
 
 
 def test_an_unknown_name_is_refused_with_near_ones() -> None:
@@ -54,7 +55,7 @@ def test_an_unknown_name_is_refused_with_near_ones() -> None:
             with pytest.raises(ModelNotFound, match=r"'qwen3-vl-4b' does not exist. Nearest: 'qwen3-vl-2b'"):
                 await ask(models, "qwen3-vl-4b")
 
-    asyncio.run(run())
+    uvloop.run(run())
 
 
 def test_killed_in_mid_stream_the_next_request_gets_a_new_worker_and_others_notice_nothing() -> None:
@@ -73,7 +74,7 @@ def test_killed_in_mid_stream_the_next_request_gets_a_new_worker_and_others_noti
             assert models.counters()["victim"]["worker_deaths"] == 1
             assert models.counters()["other"]["worker_deaths"] == 0
 
-    asyncio.run(run())
+    uvloop.run(run())
 
 
 def test_a_stopped_worker_is_found_and_replaced() -> None:
@@ -90,7 +91,7 @@ def test_a_stopped_worker_is_found_and_replaced() -> None:
                             pass
             assert await ask(models, "fake", "back") == "back"
 
-    asyncio.run(run())
+    uvloop.run(run())
 
 
 def test_an_engine_that_does_not_turn_is_found() -> None:
@@ -100,7 +101,7 @@ def test_an_engine_that_does_not_turn_is_found() -> None:
                 async with asyncio.timeout(10.0):
                     await ask(models, "fake", "stuck")
 
-    asyncio.run(run())
+    uvloop.run(run())
 
 
 def test_a_failed_load_tells_the_reason_and_after_three_pauses() -> None:
@@ -117,7 +118,7 @@ def test_a_failed_load_tells_the_reason_and_after_three_pauses() -> None:
             assert last.value.retry_after_s in (9, 10)
             assert await ask(models, "good") == "hello"
 
-    asyncio.run(run())
+    uvloop.run(run())
 
 
 def test_at_start_a_wrong_checkpoint_is_a_configuration_error() -> None:
@@ -126,7 +127,7 @@ def test_at_start_a_wrong_checkpoint_is_a_configuration_error() -> None:
             with pytest.raises(ConfigurationError, match=r"^There is no folder 'missing'"):
                 await models.start(preload=True)
 
-    asyncio.run(run())
+    uvloop.run(run())
 
 
 def test_a_cancelled_caller_does_not_cancel_the_load_of_others() -> None:
@@ -139,7 +140,7 @@ def test_a_cancelled_caller_does_not_cancel_the_load_of_others() -> None:
             assert await second == "second"
             assert models.counters()["fake"]["worker_loads"] == 1
 
-    asyncio.run(run())
+    uvloop.run(run())
 
 
 def test_ready_tells_how_far_it_is() -> None:
@@ -154,7 +155,7 @@ def test_ready_tells_how_far_it_is() -> None:
             await models.close(0)
             assert not models.ready()[0]
 
-    asyncio.run(run())
+    uvloop.run(run())
 
 
 def test_a_model_that_is_kept_loaded_comes_back_by_itself() -> None:
@@ -169,7 +170,7 @@ def test_a_model_that_is_kept_loaded_comes_back_by_itself() -> None:
             async with models.lease("fake") as handle:
                 assert handle.child.pid != pid
 
-    asyncio.run(run())
+    uvloop.run(run())
 
 
 def test_closing_lets_running_requests_end() -> None:
@@ -191,7 +192,7 @@ def test_closing_lets_running_requests_end() -> None:
         assert process_gone(pid)
         assert process_gone(zygote)
 
-    asyncio.run(run())
+    uvloop.run(run())
 
 
 def test_closing_waits_no_longer_than_the_grace() -> None:
@@ -204,4 +205,4 @@ def test_closing_waits_no_longer_than_the_grace() -> None:
                 with pytest.raises(ModelUnavailable):
                     await running
 
-    asyncio.run(run())
+    uvloop.run(run())

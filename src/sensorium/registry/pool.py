@@ -64,8 +64,8 @@ class Pool:
         return list(self._names)
 
     def default(self) -> str | None:
-        """The model of a request that names none: the first."""
-        return next(iter(self._names), None)
+        """The model of a request that names none: the only one."""
+        return next(iter(self._names)) if len(self._slots) == 1 else None
 
     def info(self, name: str) -> ModelInfo | None:
         """What the model told when it was loaded; None if it never was.

@@ -138,7 +138,7 @@ class Slot:
             return await WorkerHandle.load(self._launcher, self.settings, self._progress)
         except SensoriumError as error:
             self._circuit.failed(time.monotonic(), error.message)
-            log.error("model %r: loading failed: %s", self.name, error.message)
+            log.info("model %r: loading failed: %s", self.name, error.message)
             raise ModelUnavailable(f"The model {self.name!r} could not be loaded: {error.message}") from error
 
     def _loaded(self, task: asyncio.Task[WorkerHandle]) -> None:

@@ -114,7 +114,7 @@ class Channel(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # not checked: uvloop's classes are its own
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
         self._writable.set()
 
     def data_received(self, data: bytes) -> None:
