@@ -40,7 +40,7 @@ def test_a_client_that_leaves_takes_its_request_along(stream: bool) -> None:
             else:
                 with pytest.raises(httpx.ReadTimeout):
                     httpx.post(server.url + "/v1/chat/completions", json=body, timeout=0.1)
-        wait_until(lambda: server.model.closed_early == 3, 1.0)
+        wait_until(lambda: server.model.closed_early == 3)
         assert (server.model.running, server.pool.leases, len(server.gateway.gate)) == (0, 0, 0)
         assert server.gateway.gate.draining is False
 
@@ -49,7 +49,7 @@ def test_leaving_while_prompts_run_side_by_side() -> None:
     with served(model=EchoModel(delay_s=0.02)) as server:
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(server.url + "/v1/completions", json={"prompt": ["x" * 50] * 4}, timeout=0.1)
-        wait_until(lambda: server.model.closed_early == 4, 1.0)
+        wait_until(lambda: server.model.closed_early == 4)
         assert (server.model.running, server.pool.leases) == (0, 0)
 
 
