@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -47,9 +47,13 @@ LLAMA2 = (
     "+ ' [/INST]' }}{% else %}{{ ' ' + message.content + ' ' + eos_token }}{% endif %}{% endfor %}"
 )
 
+_folders: list[TemporaryDirectory[str]] = []
+
 
 def _save(backend: Tokenizer, name: str, config: dict[str, Any], model_type: str = "qwen2") -> Path:
-    folder = Path(mkdtemp(prefix=f"tiny-{name}-"))
+    kept = TemporaryDirectory(prefix=f"sensorium-{name}-")
+    _folders.append(kept)  # lives as long as the test run
+    folder = Path(kept.name)
     backend.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
