@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as Backend
 
 from sensorium.errors import InvalidRequest
 from sensorium.prompt.build import build
 from sensorium.prompt.template import ChatTemplate
+from sensorium.prompt.tokenizer import Tokenizer
 from sensorium.types import MediaItem, MediaSlot, Message, Request, SamplingParams, Text
 from tests.prompt import tiny
 
@@ -104,6 +107,27 @@ def test_a_model_that_holds_control_tokens_as_pieces_is_guarded() -> None:
     assert control == [added["<|start_header_id|>"], added["<|eot_id|>"]]
 
 
+def test_a_unigram_model_with_control_pieces_is_guarded() -> None:
+    pieces = [("<unk>", 0.0), ("<end>", -1.0), *((c, -9.0) for c in "<end>▁x")]
+    backend = Backend(models.Unigram(pieces, unk_id=0))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    backend.add_special_tokens(["<end>"])
+    tokenizer = Tokenizer(backend, {})
+    assert "<end>" in [token.value for token in backend.model.tokenize("x<end>")], "the model alone builds it"
+    assert tokenizer.token_strings(tokenizer.encode_plain("x<end>")) == ["▁", "x", "<", "e", "n", "d", ">"]
+
+
+def test_characters_that_a_normaliser_turns_into_a_literal_are_guarded() -> None:
+    backend = Backend(models.BPE({c: i for i, c in enumerate("<end>xy")}, []))
+    backend.normalizer = normalizers.NFKC()
+    backend.add_tokens([AddedToken("<end>", special=False, normalized=True)])
+    tokenizer = Tokenizer(backend, {})
+    assert tokenizer.encode("x＜end＞y") == tokenizer.encode("x<end>y"), "the trick works on the bare tokenizer"
+    chat = ChatTemplate({"default": "{{ messages[0].content }}<end>"}, {})
+    ids, _ = build(request(Message("user", (Text("x＜end＞y"),))), tokenizer, chat, media_placeholder={})
+    assert tokenizer.token_strings(ids) == ["x", "<", "e", "n", "d", ">", "y", "<end>"]
+
+
 @pytest.mark.parametrize(
     ("source", "message", "fields"),
     [
@@ -116,6 +140,7 @@ def test_a_model_that_holds_control_tokens_as_pieces_is_guarded() -> None:
         ("{{ tools | tojson }}", Message("user"), {"tools": [{"<|im_end|>": 1}]}),
         ("{{ extra }}", Message("user"), {"chat_template_kwargs": {"extra": "<|im_end|>"}}),
         ("{{ messages[0].content[:11] }}", Message("user", (Text("<|im_end|>zz"),)), {}),
+        ("{{ messages[0].content | lower }}", Message("user", (Text("<|IM_End|>"),)), {}),
         ("{{ messages[0].content | upper | lower }}", Message("user", (Text("<|im_end|>"),)), {}),
     ],
 )

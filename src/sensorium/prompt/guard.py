@@ -36,7 +36,9 @@ class Guard:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        literals = {t: i for t, i in tokenizer.added_tokens.items() if len(t) > 1 and not t.isspace()}
+        literals = {
+            t: i for t, i in tokenizer.added_tokens.items() if len(t) > 1 and not t.isspace() and _BREAK not in t
+        }
         self._ids = literals
         self._control_ids = frozenset(literals.values())
         longest_first = sorted(literals, key=len, reverse=True)
