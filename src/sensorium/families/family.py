@@ -47,6 +47,10 @@ class MediaSpan:
 class ImageProcessor(Protocol):
     """Resize and patchify: what the checkpoint's preprocessor_config.json describes."""
 
+    @property
+    def max_pixels(self) -> int:
+        """Pictures are shrunk to about this many pixels."""
+
     def size(self, height: int, width: int, options: Mapping[str, Any]) -> tuple[tuple[int, int, int], int]:
         """Return (grid, num_tokens) for a picture of this size, without touching pixels.
 

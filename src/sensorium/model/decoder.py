@@ -10,11 +10,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from sensorium.errors import ConfigurationError
 from sensorium.model.attention import AttentionPlan, attend
 from sensorium.model.config import DecoderConfig
 from sensorium.model.linear import Linear
 from sensorium.model.rope import Rope, rotate
+from sensorium.model.taker import Taker
 
 KVCache = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -44,7 +44,7 @@ class Decoder:
 
     def __init__(self, config: DecoderConfig, weights: Mapping[str, torch.Tensor]) -> None:
         self.config = config
-        take = _Taker(dict(weights))
+        take = Taker(weights, "decoder")
         hidden, vocab = config.hidden_size, config.vocab_size
         self.embed = take("embed_tokens.weight", vocab, hidden)
         self.dtype, self.device = self.embed.dtype, self.embed.device
@@ -88,7 +88,7 @@ class Decoder:
 
 
 class _Layer:
-    def __init__(self, config: DecoderConfig, take: _Taker, prefix: str) -> None:
+    def __init__(self, config: DecoderConfig, take: Taker, prefix: str) -> None:
         hidden, middle, dim = config.hidden_size, config.intermediate_size, config.head_dim
         self.heads, self.kv_heads, self.head_dim = config.num_attention_heads, config.num_key_value_heads, dim
         self.eps = config.rms_norm_eps
@@ -133,28 +133,3 @@ class _Layer:
         x = self.out.plus(attended, x)
         h = F.rms_norm(x, (hidden,), self.mlp_norm, self.eps)
         return self.down.plus(self.up.times(h, self.gate.silu(h)), x)
-
-
-class _Taker:
-    """Hands out tensors by name, checks shapes, and knows what nobody took."""
-
-    def __init__(self, weights: dict[str, torch.Tensor]) -> None:
-        self._weights = weights
-
-    def __call__(self, name: str, *shape: int) -> torch.Tensor:
-        tensor = self._weights.pop(name, None)
-        if tensor is None:
-            raise ConfigurationError(f"The checkpoint has no tensor {name!r}; is a shard missing?")
-        if tuple(tensor.shape) != shape:
-            raise ConfigurationError(f"Tensor {name!r} has shape {tuple(tensor.shape)}; config.json asks for {shape}.")
-        return tensor
-
-    def optional(self, name: str) -> torch.Tensor | None:
-        return self._weights.pop(name, None)
-
-    def check_empty(self) -> None:
-        if self._weights:
-            names = sorted(self._weights)
-            raise ConfigurationError(
-                f"The checkpoint has {len(names)} tensors this architecture does not use: {', '.join(names[:5])} ..."
-            )

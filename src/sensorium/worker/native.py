@@ -109,13 +109,12 @@ class NativeModel:
         plan = plan_memory(settings, decoder)
         engine = Engine(decoder, encoder, plan.limits)
         tokenizer = Tokenizer.load(path)
-        preprocessor = _read_json(path / "preprocessor_config.json") if sees else {}
         builder = PromptBuilder(
             family,
             config,
             tokenizer,
             ChatTemplate.load(path, settings.chat_template, tokenizer),
-            _image_processor(family, config, preprocessor, plan.max_model_len, device),
+            _image_processor(family, config, path, settings, plan.max_model_len),
             media_decoder,
             engine.encoder_cache,
             vocab_size=decoder.config.vocab_size,
@@ -240,15 +239,15 @@ def _pick_device(wanted: str) -> torch.device:
 
 
 def _image_processor(
-    family: Family, config: dict[str, Any], preprocessor: dict[str, Any], max_model_len: int, device: torch.device
+    family: Family, config: dict[str, Any], path: Path, settings: EngineSettings, max_model_len: int
 ) -> ImageProcessor | None:
     """The family's, held to pictures that fit the context, and on a CPU to what it can look at within seconds."""
     if family.image_processor is None:
         return None
-    fits = max_model_len * 3 // 4
-    return family.image_processor(config, preprocessor).within(
-        min(fits, _CPU_IMAGE_TOKENS) if device.type == "cpu" else fits
-    )
+    processor = family.image_processor(config, _read_json(path / "preprocessor_config.json"))
+    chosen = "max_pixels" in settings.mm_processor_kwargs
+    on_cpu = _pick_device(settings.device).type == "cpu"
+    return processor.within(min(max_model_len * 3 // 4, _CPU_IMAGE_TOKENS if on_cpu and not chosen else max_model_len))
 
 
 def _default_sampling(generation: dict[str, Any]) -> dict[str, Any]:

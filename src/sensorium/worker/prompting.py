@@ -46,6 +46,7 @@ class PromptBuilder:
         self._processor, self._media_decoder, self._cache = processor, media_decoder, cache
         self._max_model_len, self._vocab_size = max_model_len, vocab_size
         self._options = dict(processor_options)
+        self._max_pixels = self._options.get("max_pixels") or (processor.max_pixels if processor else 0)
         self._placeholder_ids = {"image": family.image_token_id(config)} if family.image_token_id else {}
         self._markers = dict.fromkeys(self._placeholder_ids, family.image_marker)
         self._sizes: dict[bytes, tuple[tuple[int, int, int], int]] = {}  # key -> grid, num_tokens
@@ -126,8 +127,7 @@ class PromptBuilder:
                     f"mm_processor_kwargs.{name} is {value!r}; it must be a positive whole number of pixels.",
                     param=f"mm_processor_kwargs.{name}",
                 )
-            ceiling = merged.get("max_pixels")
-            merged[name] = min(value, ceiling) if ceiling else value
+            merged[name] = min(value, self._max_pixels)
         return merged
 
     def _prepare(
