@@ -3,9 +3,10 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sensorium.types import Delta
@@ -14,13 +15,14 @@ from sensorium.worker.channel import BrokenFrame, FrameBuffer, pack
 from sensorium.worker.outbox import Outbox
 
 
-@given(st.lists(st.text(max_size=50), max_size=8), st.lists(st.integers(0, 400), max_size=8))
+@settings(max_examples=50)
+@given(st.lists(st.text("aé中", max_size=50), max_size=8), st.lists(st.integers(0, 400), max_size=8))
 def test_frames_survive_any_cut(texts: list[str], cuts: list[int]) -> None:
     sent = [frames.Loading(text, 0.5) for text in texts]
     data = b"".join(map(pack, sent))
     buffer = FrameBuffer(frames.from_worker)
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    received = [frame for start, end in zip(edges, edges[1:], strict=False) for frame in buffer.feed(data[start:end])]
+    received = [frame for start, end in pairwise(edges) for frame in buffer.feed(data[start:end])]
     assert received == sent
 
 
