@@ -99,7 +99,7 @@ def test_nothing_is_left_open_after_many_workers() -> None:
             assert started.pid is not None
             ours, theirs = Path("/proc/self/fd"), Path(f"/proc/{started.pid}/fd")
             before = len(list(ours.iterdir())), len(list(theirs.iterdir()))
-            for _ in range(50):
+            for _ in range(20):
                 handle = await WorkerHandle.load(started, EngineSettings("fake"))
                 assert await answer(handle, request("a", "ok")) == "ok"
                 await handle.close()

@@ -54,10 +54,10 @@ class Conversation:
             self.messages, self.pictures = list(self._start), []
         elif line.startswith("/image"):
             self._attach(line.removeprefix("/image").strip())
-        elif line.startswith("/") and not Path(line).exists():
-            click.echo(f"Commands: {_HELP}", err=True)
         elif _is_picture(line):
             self._attach(line)
+        elif line.startswith("/") and not Path(line).exists():
+            click.echo(f"Commands: {_HELP}", err=True)
         else:
             self._ask(line)
 
