@@ -41,13 +41,9 @@ class Running:
         return float(found[1])
 
     def worker(self) -> psutil.Process:
-        """The process that holds the model: the child of the zygote."""
-        for child in psutil.Process(self.process.pid).children():
-            if "zygote" in " ".join(child.cmdline()):
-                workers = child.children()
-                if workers:
-                    return workers[0]
-        raise AssertionError("no worker is running")
+        """The process that holds the model."""
+        children = psutil.Process(self.process.pid).children()
+        return next(child for child in children if child.name().startswith("sensorium-worke"))  # 15 characters
 
     def until(self, what: str, condition: Any, seconds: float = 15.0) -> None:
         deadline = time.monotonic() + seconds
