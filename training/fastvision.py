@@ -1,0 +1,54 @@
+"""Batched attention for the visual tower during training.
+
+transformers runs one attention call per image. Pictures of equal size can share one call,
+which gives the same numbers several times faster on a CPU.
+"""
+
+import torch
+from torch.nn import functional as F
+from transformers.models.qwen3_vl import modeling_qwen3_vl as qwen
+
+
+def _attend(q, k, v, scale):
+    return F.scaled_dot_product_attention(
+        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), scale=scale
+    ).transpose(1, 2)
+
+
+def _forward(self, hidden_states, cu_seqlens, position_embeddings=None, max_seqlen=None, **kwargs):
+    n = hidden_states.shape[0]
+    qkv = self.qkv(hidden_states).view(n, 3, self.num_heads, self.head_dim)
+    q, k, v = qkv.unbind(1)
+    cos, sin = position_embeddings
+    cos, sin = cos.unsqueeze(-2).to(q.dtype), sin.unsqueeze(-2).to(q.dtype)
+    q = q * cos + qwen.rotate_half(q) * sin
+    k = k * cos + qwen.rotate_half(k) * sin
+    lengths = (cu_seqlens[1:] - cu_seqlens[:-1]).tolist()
+    shape = (self.num_heads, self.head_dim)
+    if len(set(lengths)) == 1:
+        size = (len(lengths), lengths[0], *shape)
+        out = _attend(q.reshape(size), k.reshape(size), v.reshape(size), self.scaling)
+        out = out.reshape(n, self.dim)
+    else:
+        out = torch.empty_like(q)
+        starts = cu_seqlens[:-1].tolist()
+        for length in sorted(set(lengths)):
+            rows = [s for s, m in zip(starts, lengths, strict=True) if m == length]
+            index = (torch.tensor(rows)[:, None] + torch.arange(length)).flatten()
+            size = (len(rows), length, *shape)
+            part = _attend(
+                q[index].view(size), k[index].view(size), v[index].view(size), self.scaling
+            )
+            out = out.index_copy(0, index, part.reshape(-1, *shape).to(out.dtype))
+        out = out.reshape(n, self.dim)
+    return self.proj(out)
+
+
+def _embed(self, hidden_states):
+    # The convolution's stride equals its kernel, so it is one matrix product.
+    return F.linear(hidden_states, self.proj.weight.view(self.embed_dim, -1), self.proj.bias)
+
+
+def enable() -> None:
+    qwen.Qwen3VLVisionPatchEmbed.forward = _embed
+    qwen.Qwen3VLVisionAttention.forward = _forward

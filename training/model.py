@@ -1,0 +1,66 @@
+"""The shape of tiny-vl: a Qwen3-VL small enough to be trained on two CPU cores."""
+
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+PATCH = 16
+MERGE = 2
+FACTOR = PATCH * MERGE
+MIN_PIXELS = 160 * 160
+MAX_PIXELS = 224 * 224
+
+
+def build_config(vocab_size: int, ids: dict[str, int]) -> Qwen3VLConfig:
+    text = {
+        "vocab_size": vocab_size,
+        "hidden_size": 256,
+        "intermediate_size": 512,
+        "num_hidden_layers": 5,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 64,
+        "hidden_act": "silu",
+        "max_position_embeddings": 4096,
+        "initializer_range": 0.02,
+        "rms_norm_eps": 1e-6,
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "tie_word_embeddings": True,
+        # A low theta: sequences are short, so slow frequencies would carry nothing.
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "mrope_interleaved": True,
+            "mrope_section": [12, 10, 10],
+        },
+        "bos_token_id": None,
+        "eos_token_id": ids["<|im_end|>"],
+        "pad_token_id": ids["<|endoftext|>"],
+    }
+    vision = {
+        "depth": 6,
+        "hidden_size": 192,
+        "intermediate_size": 768,
+        "num_heads": 6,
+        "hidden_act": "gelu_pytorch_tanh",
+        "in_channels": 3,
+        "patch_size": PATCH,
+        "spatial_merge_size": MERGE,
+        "temporal_patch_size": 2,
+        "out_hidden_size": 256,
+        "num_position_embeddings": 256,
+        "deepstack_visual_indexes": [1, 2, 4],
+        "initializer_range": 0.02,
+    }
+    return Qwen3VLConfig(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+
+
+def build_model(vocab_size: int, ids: dict[str, int]) -> Qwen3VLForConditionalGeneration:
+    return Qwen3VLForConditionalGeneration(build_config(vocab_size, ids))
