@@ -40,7 +40,7 @@ def build_config(vocab_size: int, ids: dict[str, int]) -> Qwen3VLConfig:
         "depth": 6,
         "hidden_size": 192,
         "intermediate_size": 768,
-        "num_heads": 6,
+        "num_heads": 3,
         "hidden_act": "gelu_pytorch_tanh",
         "in_channels": 3,
         "patch_size": PATCH,

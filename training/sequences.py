@@ -267,21 +267,25 @@ MIX = {"shapes": 32, "count": 16, "number": 22, "mixed": 6, "turns": 5, "pair": 
        "talk": 2, "empty": 0.5}
 
 
-def batch(builder: Builder, seed: int, step: int, rows: int, progress: float, mix=None):
-    """The sequences of one training step; the same seed and step give the same batch."""
-    rng = random.Random(seed * 1_000_003 + step)
-    mix = mix or MIX
-    kind = rng.choices(list(mix), list(mix.values()))[0]
-    ease = max(0.0, 1 - progress / 0.12)
+# Rows per batch, so that every kind takes about the same time.
+ROWS = {"shapes": 12, "count": 14, "number": 20, "mixed": 12, "turns": 12, "pair": 10, "album": 6,
+        "talk": 14, "empty": 16}
+EASY_STEPS = 250  # at first mostly pictures with one to three things
+
+
+def batch(builder: Builder, seed: int, number: int, step: int):
+    """The sequences of one batch; the same seed and number give the same batch."""
+    rng = random.Random(seed * 1_000_003 + number)
+    kind = rng.choices(list(MIX), list(MIX.values()))[0]
+    rows = ROWS[kind]
+    ease = max(0.0, 1 - step / EASY_STEPS)
     if kind == "talk":
         return [builder.talk(rng, 260) for _ in range(rows)]
     if kind == "pair":
-        rows = max(1, rows * 3 // 4)
         if rng.random() < 0.12:
             return [builder.pair(rng, size(rng), size(rng), 120, "other") for _ in range(rows)]
         return [builder.pair(rng, wh, wh, 120) for wh in sizes_like(rng, rows)]
     if kind == "album":
-        rows = max(1, rows // 2)
         turns = rng.choice([2, 2, 3])
         sizes = sizes_like(rng, rows * turns)
         return [builder.album(rng, sizes[i * turns:][:turns], ease) for i in range(rows)]
