@@ -1,5 +1,6 @@
 """Turns sequences into padded tensors."""
 
+import numpy as np
 import torch
 
 from .model import PATCH
@@ -13,7 +14,7 @@ def collate(sequences, pad_id: int) -> dict:
     labels = torch.full((rows, length), -100)
     segment = torch.full((rows, length), -1)
     positions = torch.zeros(3, rows, length, dtype=torch.long)
-    images, grids = [], []
+    images, grids, cells = [], [], []
     for i, s in enumerate(sequences):
         n = len(s.ids)
         ids[i, :n] = torch.tensor(s.ids)
@@ -24,8 +25,10 @@ def collate(sequences, pad_id: int) -> dict:
         target = torch.where(learn, ids[i, :n], -100)
         labels[i, : n - 1] = target[1:]
         images += s.images
+        cells += s.labels
         grids += [(1, im.shape[1] // PATCH, im.shape[2] // PATCH) for im in s.images]
-    return {"ids": ids, "labels": labels, "segment": segment, "positions": positions,
+    wanted = [torch.from_numpy(np.concatenate(x)) for x in zip(*cells, strict=True)]
+    return {"cells": wanted, "ids": ids, "labels": labels, "segment": segment, "positions": positions,
             "images": images, "grids": torch.tensor(grids) if grids else None}
 
 

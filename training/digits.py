@@ -45,8 +45,8 @@ def _strokes(rng, digit):
     return STROKES[digit]
 
 
-def handwritten(rng, text: str, height: float) -> Image.Image:
-    """A mask (mode L) with the digits as jittered round strokes."""
+def handwritten(rng, text: str, height: float):
+    """A mask (mode L) with the digits as jittered round strokes, and the middles of the digits."""
     ss = 2
     h = height * ss
     width = h * rng.uniform(0.5, 0.75)
@@ -70,10 +70,13 @@ def handwritten(rng, text: str, height: float) -> Image.Image:
             draw.line(points, fill=255, width=round(pen), joint="curve")
             for x, y in points[:: max(1, len(points) - 1)]:
                 draw.ellipse([x - pen / 2, y - pen / 2, x + pen / 2, y + pen / 2], fill=255)
-    return mask.reduce(ss).crop(mask.reduce(ss).getbbox())
+    mask = mask.reduce(ss)
+    box = mask.getbbox()
+    middles = [(pad + i * (width + gap) + width / 2) / ss - box[0] for i in range(len(text))]
+    return mask.crop(box), middles
 
 
-def printed(rng, text: str, height: float, font_name: str, antialias: bool = True) -> Image.Image:
+def printed(rng, text: str, height: float, font_name: str, antialias: bool = True):
     font = fonts.load(font_name, max(6, round(height / 0.72)))
     space = rng.choice([0, 0, 0, round(height * rng.uniform(0, 0.4))])
     if space:
@@ -84,7 +87,10 @@ def printed(rng, text: str, height: float, font_name: str, antialias: bool = Tru
     draw = ImageDraw.Draw(mask)
     draw.fontmode = "L" if antialias else "1"
     x = height * 0.7
+    ends = [font.getlength(text[:i]) + space * i for i in range(len(text) + 1)]
+    middles = [x + (a + b - space) / 2 for a, b in zip(ends, ends[1:], strict=False)]
     for part, advance in zip(text if space else [text], widths, strict=True):
         draw.text((x, height * 0.6), part, fill=255, font=font)
         x += advance
-    return mask.crop(mask.getbbox())
+    box = mask.getbbox()
+    return mask.crop(box), [m - box[0] for m in middles]

@@ -1,6 +1,7 @@
 """Turns a scene into a picture."""
 
 import io
+import math
 import random
 
 import numpy as np
@@ -78,18 +79,26 @@ def _number(image, scene):
     rng = random.Random(n.seed)
     x1, y1, x2, y2 = n.box
     if n.font is None:
-        mask = digits.handwritten(rng, n.text, y2 - y1)
+        mask, middles = digits.handwritten(rng, n.text, y2 - y1)
     else:
-        mask = digits.printed(rng, n.text, y2 - y1, n.font, n.antialias)
+        mask, middles = digits.printed(rng, n.text, y2 - y1, n.font, n.antialias)
+    centres = [(m, mask.height / 2) for m in middles]
     if rng.random() < 0.15:
-        mask = mask.rotate(rng.uniform(-10, 10), Image.BICUBIC, expand=True)
+        angle = rng.uniform(-10, 10)
+        w, h = mask.size
+        mask = mask.rotate(angle, Image.BICUBIC, expand=True)
+        c, s = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+        centres = [(mask.width / 2 + (x - w / 2) * c + (y - h / 2) * s,
+                    mask.height / 2 - (x - w / 2) * s + (y - h / 2) * c) for x, y in centres]
     scale = min(1.0, (x2 - x1) / mask.width, max((y2 - y1) * 1.3, 1) / mask.height)
     if scale < 1:
         size = max(1, int(mask.width * scale)), max(1, int(mask.height * scale))
         mask = mask.resize(size, Image.BICUBIC)
     x = min(int(x1), image.width - mask.width)
     y = min(int(y1), image.height - mask.height)
-    image.paste(n.rgb, (max(0, x), max(0, y)), mask)
+    x, y = max(0, x), max(0, y)
+    image.paste(n.rgb, (x, y), mask)
+    n.centres = [(x + cx * min(scale, 1), y + cy * min(scale, 1)) for cx, cy in centres]
 
 
 def render(scene) -> Image.Image:

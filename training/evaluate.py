@@ -50,11 +50,12 @@ def main():
     parser.add_argument("--per-kind", type=int, default=500)
     parser.add_argument("--kinds", nargs="*", default=heldout.KINDS)
     parser.add_argument("--backend", choices=BACKENDS, default="transformers")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--show", type=int, default=0, help="print this many wrong answers per kind")
     parser.add_argument("--write", type=Path, help="put the table between the marks of this file")
     args = parser.parse_args()
     fonts.require()
-    torch.set_num_threads(2)
+    torch.set_num_threads(args.threads)
     rows = measure(BACKENDS[args.backend](args.checkpoint), args.kinds, args.per_kind, args.show)
     if args.write:
         text = args.write.read_text(encoding="utf-8")

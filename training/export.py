@@ -80,7 +80,7 @@ def main():
     args = parser.parse_args()
     tok = Tokenizer.from_file(str(args.work / "tokenizer.json"))
     net = model.build_model(tok.get_vocab_size(), tokenizer.ids(tok))
-    net.load_state_dict(torch.load(args.work / "last.pt", weights_only=False)["net"])
+    net.load_state_dict(torch.load(args.work / "answer.pt", weights_only=False)["net"])
     export(net, tok, args.out)
 
 

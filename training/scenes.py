@@ -33,6 +33,7 @@ class Number:
     font: str | None = None  # None means written by hand
     seed: int = 0
     antialias: bool = True
+    centres: list = field(default_factory=list)  # the middles of the digits, set by drawing
 
 
 @dataclass

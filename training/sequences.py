@@ -8,7 +8,7 @@ So the visual tower runs once for many questions, and no answer can be copied fr
 import random
 from dataclasses import dataclass, field
 
-from . import pairs, pixels, questions, something_else
+from . import dense, pairs, pixels, questions, something_else
 from .draw import render
 from .model import FACTOR
 from .scenes import invent
@@ -49,6 +49,7 @@ class Sequence:
     segment: list = field(default_factory=list)  # 0 is seen by everyone after it
     positions: list = field(default_factory=list)  # (t, h, w)
     images: list = field(default_factory=list)
+    labels: list = field(default_factory=list)  # for the dense heads, one per image
     cursor: int = 0
     branch: int = 0
     branches: int = 0
@@ -65,7 +66,8 @@ class Sequence:
             self.positions.append((self.cursor,) * 3)
             self.cursor += 1
 
-    def image(self, image, pad_id):
+    def image(self, scene, pad_id):
+        image = pixels.resize(render(scene))
         rows, cols = image.shape[1] // FACTOR, image.shape[2] // FACTOR
         for r in range(rows):
             for c in range(cols):
@@ -75,6 +77,7 @@ class Sequence:
                 self.positions.append((self.cursor, self.cursor + r, self.cursor + c))
         self.cursor += max(rows, cols)
         self.images.append(image)
+        self.labels.append(dense.labels(scene, rows, cols))
 
 
 class Builder:
@@ -101,9 +104,9 @@ class Builder:
             return ids
         return self.tok.encode(text, add_special_tokens=False).ids
 
-    def picture(self, seq, image):
+    def picture(self, seq, scene):
         seq.text(self.vision[0])
-        seq.image(image, self.pad_image)
+        seq.image(scene, self.pad_image)
         seq.text(self.vision[1])
 
     def qa(self, rng, seq, question, answer):
@@ -126,14 +129,13 @@ class Builder:
             scene = invent(rng, *wh, kind, ease=ease)
             if kind == "empty" or scene.things or scene.number:
                 break
-        image = pixels.resize(render(scene))
         draw_qa = lambda: self.question(rng, scene, kind)  # noqa: E731
         seq = Sequence()
         self.start(rng, seq)
         if multi_turn:
-            self.turns(rng, seq, image, draw_qa, rng.randint(2, 6))
+            self.turns(rng, seq, scene, draw_qa, rng.randint(2, 6))
         else:
-            self.picture(seq, image)
+            self.picture(seq, scene)
             self.fan(rng, seq, draw_qa, budget)
         return seq
 
@@ -158,25 +160,24 @@ class Builder:
             seq.fork(cursor)
             self.qa(rng, seq, *draw_qa())
 
-    def turns(self, rng, seq, image, draw_qa, count):
+    def turns(self, rng, seq, scene, draw_qa, count):
         """A real conversation: every turn sees all before; the text may come before the picture."""
         for i in range(count):
             question, answer = draw_qa()
             if i == 0 and rng.random() < 0.5:
                 seq.text(self.encode(rng, question, True))
-                self.picture(seq, image)
+                self.picture(seq, scene)
                 seq.text(self.assistant)
                 seq.text(self.encode(rng, answer, False) + self.end, learn=True)
             else:
                 if i == 0:
-                    self.picture(seq, image)
+                    self.picture(seq, scene)
                 self.qa(rng, seq, question, answer)
             if i + 1 < count:
                 self.next_turn(seq)
 
     def pair(self, rng, wh_a, wh_b, budget, how=None):
         a, b, sentences, how = pairs.make_pair(rng, wh_a, wh_b, how=how)
-        images = [pixels.resize(render(s)) for s in (a, b)]
 
         def draw_qa(lang=None):
             lang = lang or rng.choice(["en", "zh"])
@@ -189,13 +190,13 @@ class Builder:
         if rng.random() < 0.18:  # text first, or text between and after
             question, answer = draw_qa()
             seq.text(self.encode(rng, question, True))
-            for image in images:
-                self.picture(seq, image)
+            for scene in (a, b):
+                self.picture(seq, scene)
             seq.text(self.assistant)
             seq.text(self.encode(rng, answer, False) + self.end, learn=True)
             return seq
-        for image in images:
-            self.picture(seq, image)
+        for scene in (a, b):
+            self.picture(seq, scene)
         self.fan(rng, seq, draw_qa, budget)
         return seq
 
@@ -208,7 +209,7 @@ class Builder:
             scene = invent(rng, *wh, kind, ease=ease)
             if i:
                 self.next_turn(seq)
-            self.turns(rng, seq, pixels.resize(render(scene)),
+            self.turns(rng, seq, scene,
                        lambda scene=scene, kind=kind: self.question(rng, scene, kind), rng.randint(1, 2))
         return seq
 
@@ -265,6 +266,19 @@ def sizes_like(rng, count):
 
 MIX = {"shapes": 32, "count": 16, "number": 22, "mixed": 6, "turns": 5, "pair": 17, "album": 2.5,
        "talk": 2, "empty": 0.5}
+
+
+def pictures(builder: Builder, seed: int, number: int, step: int):
+    """Pictures alone, for the first stage."""
+    rng = random.Random(seed * 1_000_003 + 500_000_000 + number)
+    out = []
+    for wh in sizes_like(rng, 24):
+        kind = rng.choices(["shapes", "count", "number", "mixed"], [4, 3, 5, 1])[0]
+        seq = Sequence()
+        scene = invent(rng, *wh, kind, ease=max(0.0, 1 - step / 150))
+        builder.picture(seq, scene)
+        out.append(seq)
+    return out
 
 
 # Rows per batch, so that every kind takes about the same time.

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from torch.nn import functional as F
 
-from . import export, fastvision, fonts, model, pixels, sequences, tokenizer
+from . import dense, export, fastvision, fonts, model, pixels, sequences, tokenizer
 from .collate import collate, visibility
 from .muon import Muon
 
@@ -28,8 +28,9 @@ def make_tokenizer() -> Tokenizer:
 
 
 class Steps(torch.utils.data.Dataset):
-    def __init__(self, tok_path, rank, steps, first):
-        self.tok_path, self.rank, self.steps, self.first = tok_path, rank, steps, first
+    def __init__(self, stage, tok_path, rank, steps, first):
+        self.stage, self.tok_path, self.rank = stage, tok_path, rank
+        self.steps, self.first = steps, first
         self.builder = None
 
     def __len__(self):
@@ -40,28 +41,40 @@ class Steps(torch.utils.data.Dataset):
             self.builder = sequences.Builder(Tokenizer.from_file(self.tok_path))
         step = self.first + index
         # Dropout in the tokenizer draws from its own generator; everything else is seeded.
-        made = sequences.batch(self.builder, SEED, step * WORLD + self.rank, step)
-        return collate(made, pad_id=0)
+        make = sequences.pictures if self.stage == "see" else sequences.batch
+        return collate(make(self.builder, SEED, step * WORLD + self.rank, step), pad_id=0)
 
 
-def loss_of(net, data):
-    pixel_values = None
-    if data["images"]:
-        pixel_values = torch.cat([pixels.patchify(im) for im in data["images"]])
+def pixel_values(data):
+    return torch.cat([pixels.patchify(im) for im in data["images"]]) if data["images"] else None
+
+
+def loss_of_seeing(net, heads, data):
+    with torch.autocast("cpu", torch.bfloat16):
+        features = net.model.visual(pixel_values(data), data["grids"]).pooler_output
+    return heads(features, *data["cells"])
+
+
+def loss_of_answers(net, heads, data):
+    """Answers, plus a share of the dense loss: what was learned first must not be forgotten."""
     mask = torch.zeros(1, dtype=torch.bfloat16).masked_fill(~visibility(data["segment"]), -1e4)
-    with torch.autocast("cpu", torch.bfloat16, cache_enabled=True):
+    seen = []
+    hook = net.model.visual.merger.register_forward_hook(lambda m, i, out: seen.append(out))
+    with torch.autocast("cpu", torch.bfloat16):
         hidden = net.model(
-            input_ids=data["ids"], attention_mask=mask,
-            position_ids=data["positions"], pixel_values=pixel_values,
-            image_grid_thw=data["grids"], use_cache=False,
+            input_ids=data["ids"], attention_mask=mask, position_ids=data["positions"],
+            pixel_values=pixel_values(data), image_grid_thw=data["grids"], use_cache=False,
         ).last_hidden_state
         chosen = data["labels"] != -100
         logits = net.lm_head(hidden[chosen])
-    return F.cross_entropy(logits.float(), data["labels"][chosen])
+    hook.remove()
+    answer = F.cross_entropy(logits.float(), data["labels"][chosen])
+    dense_loss = heads(seen[0], *data["cells"]) if seen else torch.zeros(())
+    return answer + 0.15 * dense_loss, answer
 
 
-def optimizers(net, lr, decay):
-    matrices, rest, plain = [], [], []
+def optimizers(net, heads, lr, decay):
+    matrices, rest, plain = [], [], list(heads.parameters())
     for name, p in net.named_parameters():
         if "embed" in name:
             rest.append(p)
@@ -80,15 +93,73 @@ def rate(step, steps, warmup=100, decay=0.3):
     return min(1.0, (step + 1) / warmup, max(0.0, (steps - step) / (steps * decay)))
 
 
-def average_gradients(net):
+def average_gradients(parameters):
     """One exchange per step. Two processes with one thread each lose less time to other programs
     on the machine than one process with two threads, which must wait for each other all the time."""
-    grads = [p.grad for p in net.parameters()]
+    grads = [p.grad for p in parameters]
     flat = torch.cat([g.flatten() for g in grads])
     torch.distributed.all_reduce(flat)
     flat /= WORLD
     for g, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
         g.copy_(part.view_as(g))
+
+
+def run_stage(stage, rank, args, net, heads):
+    """`see`: the visual tower alone learns the dense labels. `answer`: everything learns to answer."""
+    steps = args.see_steps if stage == "see" else args.steps
+    module = net.model.visual if stage == "see" else net
+    optims = optimizers(module, heads, args.lr, 0.05)
+    parameters = [p for o in optims for group in o.param_groups for p in group["params"]]
+    saved = args.work / f"{stage}.pt"
+    first, seconds = 0, 0.0
+    if saved.exists():
+        state = torch.load(saved, weights_only=False)
+        net.load_state_dict(state["net"])
+        heads.load_state_dict(state["heads"])
+        for o, s in zip(optims, state["optims"], strict=True):
+            o.load_state_dict(s)
+        first, seconds = state["step"], state["seconds"]
+    torch.distributed.barrier()  # both have read it before it is written again
+    data = torch.utils.data.DataLoader(
+        Steps(stage, str(args.work / "tokenizer.json"), rank, steps, first), batch_size=None,
+        num_workers=1, prefetch_factor=4)
+    for p in parameters:
+        p.grad = torch.zeros_like(p)
+    start = time.time() - seconds
+    recent, saved_at = [], time.time()
+    for step, item in enumerate(data, first):
+        factor = rate(step, steps)
+        for o in optims:
+            for group in o.param_groups:
+                group["lr"] = args.lr * factor
+        if stage == "see":
+            loss = shown = loss_of_seeing(net, heads, item)
+        else:
+            loss, shown = loss_of_answers(net, heads, item)
+        loss.backward()
+        average_gradients(parameters)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        for o in optims:
+            o.step()
+            o.zero_grad(set_to_none=False)
+        recent.append((shown.item(), loss.item()))
+        if rank:
+            continue
+        if (step + 1) % 20 == 0:
+            seconds = time.time() - start
+            shown, loss = (round(sum(r[i] for r in recent) / len(recent), 4) for i in (0, 1))
+            line = {"stage": stage, "step": step + 1, "loss": shown, "with dense": loss,
+                    "norm": round(float(norm), 2), "lr": round(args.lr * factor, 6),
+                    "seconds": round(seconds)}
+            print(json.dumps(line), flush=True)
+            recent = []
+        if step + 1 == steps or time.time() - saved_at > 180:
+            saved_at = time.time()
+            new = args.work / "new.pt"
+            torch.save({"net": net.state_dict(), "heads": heads.state_dict(),
+                        "optims": [o.state_dict() for o in optims],
+                        "step": step + 1, "seconds": time.time() - start}, new)
+            new.replace(saved)
 
 
 def work(rank, args):
@@ -98,61 +169,20 @@ def work(rank, args):
     fastvision.enable()
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
-    tok_path = args.work / "tokenizer.json"
-    tok = Tokenizer.from_file(str(tok_path))
-    net = model.build_model(tok.get_vocab_size(), tokenizer.ids(tok))
+    tok = Tokenizer.from_file(str(args.work / "tokenizer.json"))
+    net = model.build_model(tok.get_vocab_size(), tokenizer.ids(tok)).train()
     net.model.language_model.config._attn_implementation = "plain"
-    optims = optimizers(net, args.lr, 0.05)
-    saved = args.work / "last.pt"
-    first, seconds = 0, 0.0
-    if saved.exists():
-        state = torch.load(saved, weights_only=False)
-        net.load_state_dict(state["net"])
-        for o, s in zip(optims, state["optims"], strict=True):
-            o.load_state_dict(s)
-        first, seconds = state["step"], state["seconds"]
-    torch.distributed.barrier()  # both have read it before it is written again
-    data = torch.utils.data.DataLoader(
-        Steps(str(tok_path), rank, args.steps, first), batch_size=None, num_workers=1,
-        prefetch_factor=4)
-    net.train()
-    for p in net.parameters():
-        p.grad = torch.zeros_like(p)
-    start = time.time() - seconds
-    recent, saved_at = [], time.time()
-    for step, item in enumerate(data, first):
-        factor = rate(step, args.steps)
-        for o in optims:
-            for group in o.param_groups:
-                group["lr"] = args.lr * factor
-        loss = loss_of(net, item)
-        loss.backward()
-        average_gradients(net)
-        norm = torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        for o in optims:
-            o.step()
-        net.zero_grad(set_to_none=False)
-        recent.append(loss.item())
-        if rank:
-            continue
-        if (step + 1) % 20 == 0:
-            seconds = time.time() - start
-            line = {"step": step + 1, "loss": round(sum(recent) / len(recent), 4),
-                    "norm": round(float(norm), 2), "lr": round(args.lr * factor, 6),
-                    "seconds": round(seconds)}
-            print(json.dumps(line), flush=True)
-            recent = []
-        if step + 1 == args.steps or time.time() - saved_at > 180:
-            saved_at = time.time()
-            torch.save({"net": net.state_dict(), "optims": [o.state_dict() for o in optims],
-                        "step": step + 1, "seconds": time.time() - start}, args.work / "new.pt")
-            (args.work / "new.pt").replace(saved)
+    heads = dense.Heads(net.config.text_config.hidden_size)
+    if not (args.work / "answer.pt").exists():
+        run_stage("see", rank, args, net, heads)
+    run_stage("answer", rank, args, net, heads)
     if args.out and rank == 0:
         export.export(net, tok, args.out)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--see-steps", type=int, default=400)
     parser.add_argument("--steps", type=int, default=2600)
     parser.add_argument("--lr", type=float, default=2.5e-3)
     parser.add_argument("--work", type=Path, default=WORK)
