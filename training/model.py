@@ -1,5 +1,8 @@
 """The shape of tiny-vl: a Qwen3-VL small enough to be trained on two CPU cores."""
 
+import math
+
+import torch
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 PATCH = 16
@@ -62,5 +65,26 @@ def build_config(vocab_size: int, ids: dict[str, int]) -> Qwen3VLConfig:
     )
 
 
+def _waves(side: int, width: int) -> torch.Tensor:
+    """Sines and cosines over rows and columns, [side * side, width]."""
+    place = torch.linspace(0, 1, side)
+    turns = torch.exp2(torch.linspace(-1, 3, width // 8)) * math.pi
+    angle = place[:, None] * turns
+    axis = torch.cat([angle.sin(), angle.cos()], -1)  # [side, width / 4]
+    axis = torch.cat([axis, -axis.flip(0)], -1)
+    rows = axis[:, None].expand(side, side, -1)
+    cols = axis[None].expand(side, side, -1)
+    return torch.cat([rows, cols], -1).reshape(side * side, width)
+
+
 def build_model(vocab_size: int, ids: dict[str, int]) -> Qwen3VLForConditionalGeneration:
-    return Qwen3VLForConditionalGeneration(build_config(vocab_size, ids))
+    net = Qwen3VLForConditionalGeneration(build_config(vocab_size, ids))
+    visual = net.model.visual
+    with torch.no_grad():
+        # The usual tiny start would drown the position under the brightness of the patch, and
+        # attention would begin as a plain mean over the picture.
+        side = int(visual.config.num_position_embeddings**0.5)
+        visual.pos_embed.weight.copy_(0.4 * _waves(side, visual.config.hidden_size))
+        for block in visual.blocks:
+            block.attn.qkv.weight.mul_(3)
+    return net

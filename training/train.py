@@ -74,16 +74,20 @@ def loss_of_answers(net, heads, data):
 
 
 def optimizers(net, heads, lr, decay):
-    matrices, rest, plain = [], [], list(heads.parameters())
+    matrices, rest, plain, pixels_in = [], [], list(heads.parameters()), []
     for name, p in net.named_parameters():
-        if "embed" in name:
+        if "patch_embed.proj.weight" in name:
+            pixels_in.append(p)
+        elif "embed" in name:
             rest.append(p)
         elif p.ndim == 2:
             matrices.append(p)
         else:
             plain.append(p)
     adam = torch.optim.AdamW(
-        [{"params": rest, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}],
+        [{"params": rest, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0},
+         # 1536 pixels that all go up and down together: small steps add up.
+         {"params": pixels_in, "weight_decay": decay, "scale": 0.06}],
         lr=lr, betas=(0.9, 0.95), fused=True)
     return [Muon(matrices, lr=lr, weight_decay=decay), adam]
 
@@ -131,7 +135,7 @@ def run_stage(stage, rank, args, net, heads):
         factor = rate(step, steps)
         for o in optims:
             for group in o.param_groups:
-                group["lr"] = args.lr * factor
+                group["lr"] = args.lr * factor * group.get("scale", 1.0)
         if stage == "see":
             loss = shown = loss_of_seeing(net, heads, item)
         else:
