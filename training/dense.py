@@ -15,6 +15,7 @@ from .palette import COLOURS, SHAPES
 
 SLOTS = 5  # digits in one cell, left to right
 SIZES = [len(SHAPES) + 1, len(COLOURS) + 1, 2, len(COLOURS)] + [11] * SLOTS
+WEIGHTS = [2.0, 1.0, 0.7, 0.5, 2.0, 1.5, 1.0, 0.7, 0.5]
 FINE = 8  # label pixels along the side of a cell
 
 
@@ -67,7 +68,7 @@ class Heads(nn.Module):
         values = self.out(self.norm(features.float())).split([*SIZES, 4], -1)
         loss = 0.0
         for i, logits in enumerate(values[:-1]):
-            loss = loss + _balanced(logits, wanted[:, i], spread=i == 3)
+            loss = loss + WEIGHTS[i] * _balanced(logits, wanted[:, i], spread=i == 3)
         there = wanted[:, 0] > 0
         if there.any():
             loss = loss + 8 * F.smooth_l1_loss(values[-1][there], boxes[there], beta=0.05)

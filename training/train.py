@@ -174,7 +174,9 @@ def work(rank, args):
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
     tok = Tokenizer.from_file(str(args.work / "tokenizer.json"))
-    net = model.build_model(tok.get_vocab_size(), tokenizer.ids(tok)).train()
+    sample = sequences.pictures(sequences.Builder(tok), SEED, -1, 10_000)
+    net = model.build_model(tok.get_vocab_size(), tokenizer.ids(tok),
+                            [im for s in sample for im in s.images]).train()
     net.model.language_model.config._attn_implementation = "plain"
     heads = dense.Heads(net.config.text_config.hidden_size)
     if not (args.work / "answer.pt").exists():
@@ -188,7 +190,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--see-steps", type=int, default=400)
     parser.add_argument("--steps", type=int, default=2600)
-    parser.add_argument("--lr", type=float, default=2.5e-3)
+    parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--out", type=Path, default=None, help="where the finished model goes")
     args = parser.parse_args()
