@@ -111,3 +111,14 @@ def test_files_can_be_read_in_one_sitting() -> None:
         str(path.relative_to(SOURCE)): n for path in FILES.values() if (n := len(path.read_text().splitlines())) > 320
     }
     assert not long
+
+
+def test_the_map_names_every_file() -> None:
+    text = (SOURCE.parent / "ARCHITECTURE.md").read_text()
+    for path in FILES.values():
+        name = path.relative_to(SOURCE / "sensorium").as_posix()
+        if path.read_text():
+            assert f"`{name}`" in text, f"{name} is missing in ARCHITECTURE.md"
+    for line in text.splitlines():
+        if line.startswith("| `") and line.split("`")[1].endswith(".py") and " | " in line and "/" in line.split("`")[1]:
+            assert (SOURCE / "sensorium" / line.split("`")[1]).exists(), f"{line.split('`')[1]} is gone"
