@@ -27,6 +27,9 @@ class Running:
     """A started program. As a context manager it is ended, children included, on the way out.
 
     Its output goes to `log`; `peak_bytes` is the largest sum of resident memory seen over its process tree.
+
+    Raises:
+        Failed: the command cannot be started.
     """
 
     def __init__(self, program: Program, arguments: list[str], log: Path) -> None:
@@ -36,14 +39,17 @@ class Running:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
             self.started_at = time.time()
-            self._process = subprocess.Popen(
-                program.command + arguments,
-                env=os.environ | program.env,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    program.command + arguments,
+                    env=os.environ | program.env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise Failed(f"{program.name} cannot be started: {program.command[0]}: {error.strerror}") from None
         self._tree: set[psutil.Process] = set()  # every process ever seen below it
         threading.Thread(target=self._watch, daemon=True).start()
 

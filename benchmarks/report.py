@@ -52,12 +52,13 @@ def page(results: dict[str, Any]) -> str:
         "Rows `ours / peer` say how many times better ours is: above 1 ours is faster, starts sooner, takes less.",
     ]
     if "text" in results:
+        repetitions = f"{effort['passes'] * effort['rounds']} repetitions in {effort['passes']} process(es)"
         parts += [
             "## Text, offline",
             "A random checkpoint of Qwen2's shape (494 M parameters, bf16): hidden 896, 24 layers, 14/2 heads, "
             "MLP 4864, vocabulary 151936, tied. Prompts of random tokens, greedy; decode: 32 tokens in, "
-            f"{effort['new_tokens']} steps. Best of {effort['passes'] * effort['rounds']} repetitions in {effort['passes']} process(es) each; "
-            "memory is the largest sum of resident memory over the process tree (a mapped model file counts).",
+            f"{effort['new_tokens']} steps. Best of {repetitions}; memory is the largest sum of resident memory over "
+            "the process tree (a mapped model file counts).",
             table.markdown(table.TEXT, results["text"]),
         ]
     if "images" in results:
