@@ -43,7 +43,7 @@ class EngineSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     gpu_memory_utilization: float = 0.9
     enable_prefix_caching: bool = True
     encoder_cache_bytes: int = 256 * MIB
-    encoder_budget: int | None = None  # patches x layers of encoder work per step while others decode
+    encoder_share: float = 1.0  # encoder time per step, relative to the rest of the step, while others compute
     limit_mm_per_prompt: dict[str, int] = {}
     mm_processor_kwargs: dict[str, Any] = {}  # server-wide min_pixels / max_pixels
     chat_template: str | None = None  # a file or the template itself; default: the checkpoint's

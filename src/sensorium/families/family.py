@@ -47,6 +47,10 @@ class MediaSpan:
 class ImageProcessor(Protocol):
     """Resize and patchify: what the checkpoint's preprocessor_config.json describes."""
 
+    @property
+    def max_pixels(self) -> int:
+        """Pictures are shrunk to about this many pixels."""
+
     def size(self, height: int, width: int, options: Mapping[str, Any]) -> tuple[tuple[int, int, int], int]:
         """Return (grid, num_tokens) for a picture of this size, without touching pixels.
 
@@ -56,6 +60,9 @@ class ImageProcessor(Protocol):
 
     def __call__(self, image: npt.NDArray[np.uint8], options: Mapping[str, Any]) -> EncoderInput:
         """Turn (height, width, 3) RGB into patches. `options`: min_pixels, max_pixels."""
+
+    def within(self, max_tokens: int) -> ImageProcessor:
+        """Return a processor that makes no picture longer than `max_tokens`: larger ones are shrunk more."""
 
     def fingerprint(self) -> bytes:
         """Bytes that change whenever equal pictures would give other patches."""
@@ -98,6 +105,7 @@ class Family:
         image_processor: (config.json, preprocessor_config.json) -> ImageProcessor; None: text only.
         encoder: (config.json, dtype, device) -> Encoder with empty weights; None: text only.
         image_token_id: config.json -> id of the placeholder token that stands for an image.
+        image_marker: what a chat template of the plain kind writes for an image; the placeholder is in it once.
         positions: (prompt length, spans, config.json) -> ((3, n) int64, delta): M-RoPE positions of the
             prompt; token number i >= n has position i + delta on all three axes. None: plain 1-d positions.
     """
@@ -110,4 +118,5 @@ class Family:
     image_processor: Callable[[Config, Config], ImageProcessor] | None = None
     encoder: Callable[[Config, torch.dtype, torch.device], Encoder] | None = None
     image_token_id: Callable[[Config], int] | None = None
+    image_marker: str = ""
     positions: Callable[[int, Sequence[MediaSpan], Config], tuple[npt.NDArray[np.int64], int]] | None = None

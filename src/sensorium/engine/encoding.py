@@ -1,0 +1,68 @@
+"""Run the encoder beside the decoder, a few layers at a time.
+
+A picture of a million pixels can take longer than a hundred decode steps. So a batch of pictures is encoded
+layer by layer, and while others have tokens to compute, a step runs only as many layers as fit in the time the
+rest of such a step takes. Measured time, because what a layer costs beside a decode step depends on the machine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from sensorium.engine.encoder_cache import EncoderCache
+from sensorium.families.family import Encoder, EncoderInput
+
+
+class EncoderRunner:
+    """Encodes one batch of media items at a time into the cache.
+
+    Args:
+        max_patches: how many patches are encoded as one batch; a larger picture is a batch of its own.
+    """
+
+    def __init__(self, encoder: Encoder, cache: EncoderCache, *, max_patches: int) -> None:
+        self.cache = cache
+        self._encoder = encoder
+        self._max_patches = max_patches
+        self._job: Iterator[list[torch.Tensor] | None] | None = None
+        self._keys: list[bytes] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether a batch is under way."""
+        return self._job is not None
+
+    def start(self, wanted: Sequence[tuple[bytes, EncoderInput]]) -> None:
+        """Begin with as many of the wanted items, in order, as make one batch."""
+        batch: list[tuple[bytes, EncoderInput]] = []
+        num_patches = 0
+        for key, item in wanted:
+            num_patches += item.pixel_values.shape[0]
+            if batch and num_patches > self._max_patches:
+                break
+            batch.append((key, item))
+        self._keys = [key for key, _ in batch]
+        self._job = iter(self._encoder.encode([item for _, item in batch]))
+
+    def give_up(self) -> list[bytes]:
+        """Drop the batch; return the keys that were in it."""
+        self._job = None
+        return self._keys
+
+    def run(self, max_s: float | None) -> None:
+        """Go on with the batch: to its end, or for about `max_s` seconds, one layer at least."""
+        started = time.monotonic()
+        while self._job is not None:
+            result = next(self._job)
+            if result is not None:
+                for key, features in zip(self._keys, result, strict=True):
+                    self.cache.put(key, features)
+                self._job = None
+            elif max_s is not None:
+                if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+                    torch.cuda.synchronize()  # launched is not done
+                if time.monotonic() - started >= max_s:
+                    return

@@ -1,0 +1,191 @@
+"""The engine: schedule, encode, forward, sample. One thread calls it; it knows token ids and nothing of text."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from sensorium.engine.blocks import BlockPool
+from sensorium.engine.encoder_cache import EncoderCache
+from sensorium.engine.encoding import EncoderRunner
+from sensorium.engine.sampler import Sampled, sample
+from sensorium.engine.scheduler import Scheduled, Scheduler
+from sensorium.engine.sequence import Sequence
+from sensorium.families.family import Encoder, EncoderInput, MediaSpan
+from sensorium.model.attention import make_plan
+from sensorium.model.decoder import Decoder, Step
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EngineLimits:
+    """Sizes an engine is built with; see `EngineSettings` for those a user sets."""
+
+    num_blocks: int
+    block_size: int = 16
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 2048
+    max_mixed_tokens: int = 256
+    prefix_caching: bool = True
+    encoder_cache_bytes: int = 256 << 20
+    encoder_share: float = 1.0  # of a step's time, for the encoder, while others have tokens to compute
+    max_encoder_patches: int = 1 << 12
+
+
+@dataclass
+class StepResult:
+    """What a step gave: new tokens, and sequences it cannot go on with (the caller removes them)."""
+
+    tokens: list[tuple[Sequence, Sampled]] = field(default_factory=list)
+    failed: list[Sequence] = field(default_factory=list)
+
+
+class Engine:
+    """Runs sequences over a decoder and, where the model sees, an encoder."""
+
+    def __init__(self, decoder: Decoder, encoder: Encoder | None, limits: EngineLimits) -> None:
+        self.decoder = decoder
+        self.limits = limits
+        self.scheduler = Scheduler(
+            BlockPool(limits.num_blocks),
+            limits.block_size,
+            max_num_seqs=limits.max_num_seqs,
+            max_num_batched_tokens=limits.max_num_batched_tokens,
+            max_mixed_tokens=limits.max_mixed_tokens,
+            prefix_caching=limits.prefix_caching,
+        )
+        self.encoder_cache = EncoderCache(limits.encoder_cache_bytes)
+        self._encoding = (
+            EncoderRunner(encoder, self.encoder_cache, max_patches=limits.max_encoder_patches)
+            if encoder is not None
+            else None
+        )
+        self._cache = decoder.new_cache(limits.num_blocks, limits.block_size)
+        self._step_s = 0.0  # running mean of what a step takes without the encoder
+        self.num_steps = 0
+        self.num_computed_tokens = 0
+
+    def add(self, sequence: Sequence) -> bool:
+        """Queue a sequence.
+
+        Returns:
+            False, and nothing is queued, when a media item came without its input because its encoder output
+            was cached, and has been evicted since: prepare the prompt again.
+        """
+        prompt = sequence.prompt
+        pairs = list(zip(prompt.spans, prompt.inputs, strict=True))
+        if any(item is None and span.key not in self.encoder_cache for span, item in pairs):
+            return False
+        for span in prompt.spans:
+            self.encoder_cache.pin(span.key)
+        self.scheduler.add(sequence)
+        return True
+
+    def remove(self, sequence: Sequence) -> None:
+        """Drop a finished or aborted sequence; its blocks are free when this returns."""
+        self.scheduler.remove(sequence)
+        for span in sequence.prompt.spans:
+            self.encoder_cache.unpin(span.key)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` would do anything."""
+        return bool(self.scheduler.running or self.scheduler.waiting or (self._encoding and self._encoding.busy))
+
+    @torch.inference_mode()
+    def step(self) -> StepResult:
+        """Advance all scheduled sequences by one step; new tokens are appended to their sequences."""
+        self.num_steps += 1
+        scheduled = self.scheduler.schedule(self.encoder_cache)
+        result = StepResult()
+        self._encode(scheduled, result)
+        if scheduled.num_new:
+            started = time.monotonic()
+            self._run(scheduled.num_new, result)
+            self._step_s += 0.2 * (time.monotonic() - started - self._step_s)
+        return result
+
+    def _run(self, num_new: dict[Sequence, int], result: StepResult) -> None:
+        """Forward and sample. If that fails, halve the batch until the one it fails for is found.
+
+        A failed attempt leaves nothing behind: what it wrote into the KV cache is written again.
+        """
+        try:
+            step, sampling = self._build(num_new)
+            logits = self.decoder.forward(step, self._cache)
+            sampled = sample(logits, sampling) if sampling else []
+        except Exception:
+            if len(num_new) == 1:
+                log.exception("The engine failed on one sequence")
+                result.failed += num_new
+                return
+            items = list(num_new.items())
+            for half in (items[: len(items) // 2], items[len(items) // 2 :]):
+                self._run(dict(half), result)
+            return
+        for sequence, count in num_new.items():
+            self.scheduler.computed(sequence, count)
+            self.num_computed_tokens += count
+        for sequence, token in zip(sampling, sampled, strict=True):
+            sequence.token_ids.append(token.token_id)
+            result.tokens.append((sequence, token))
+
+    def _encode(self, scheduled: Scheduled, result: StepResult) -> None:
+        if self._encoding is None:
+            return
+        try:
+            if not self._encoding.busy and scheduled.wanted:
+                self._encoding.start(_inputs(scheduled.wanted))
+            self._encoding.run(self.limits.encoder_share * self._step_s if scheduled.num_new else None)
+        except Exception:
+            log.exception("The encoder failed")
+            keys = self._encoding.give_up()
+            waits = (*self.scheduler.running, *self.scheduler.waiting)
+            result.failed += [s for s in waits if any(span.key in keys for span in s.prompt.spans)]
+            for sequence in result.failed:
+                scheduled.num_new.pop(sequence, None)
+
+    def _build(self, num_new: dict[Sequence, int]) -> tuple[Step, list[Sequence]]:
+        """Flatten the scheduled tokens of all sequences into one Step."""
+        ids: list[int] = []
+        positions: list[np.ndarray] = []
+        layout: list[tuple[int, int, SequenceOf[int]]] = []
+        sampling: list[Sequence] = []
+        logit_rows: list[int] = []
+        media_rows: list[np.ndarray] = []
+        features: list[torch.Tensor] = []
+        for sequence, count in num_new.items():
+            start, end, row = sequence.num_computed, sequence.num_computed + count, len(ids)
+            ids += sequence.token_ids[start:end]
+            positions.append(sequence.positions(start, end))
+            layout.append((start, count, sequence.blocks))
+            for span in sequence.prompt.spans:
+                first, last = max(start, span.offset), min(end, span.offset + span.length)
+                if first < last:
+                    media_rows.append(np.arange(first, last) - start + row)
+                    item = self.encoder_cache.get(span.key)  # (num_tokens, features)
+                    features.append(item[first - span.offset : last - span.offset])
+            if end == len(sequence.token_ids):
+                sampling.append(sequence)
+                logit_rows.append(row + count - 1)
+        device = self.decoder.device
+        step = Step(
+            token_ids=torch.tensor(ids).to(device),
+            positions=torch.from_numpy(np.concatenate(positions, -1)).to(device),
+            plan=make_plan(layout, self.limits.block_size, self.decoder.dtype, device),
+            logit_rows=torch.tensor(logit_rows, dtype=torch.int64).to(device),
+            media_rows=torch.from_numpy(np.concatenate(media_rows)).to(device) if media_rows else None,
+            media_features=torch.cat(features) if features else None,
+        )
+        return step, sampling
+
+
+def _inputs(wanted: dict[bytes, tuple[Sequence, MediaSpan]]) -> list[tuple[bytes, EncoderInput]]:
+    found = ((key, owner.prompt.inputs[owner.prompt.spans.index(span)]) for key, (owner, span) in wanted.items())
+    return [(key, item) for key, item in found if item is not None]

@@ -1,0 +1,117 @@
+"""config.json -> DecoderConfig, through all the forms in which publishers and transformers wrote it.
+
+Text keys lie at the top (Qwen2-VL on the hub) or in `text_config`; rotary settings are `rope_theta` and
+`rope_scaling` (transformers 4) or one `rope_parameters` (5).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sensorium.errors import ConfigurationError
+from sensorium.families.family import Config
+from sensorium.model.config import DecoderConfig
+
+_REQUIRED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+_ROPE_IS_PLAIN = ("default", "mrope")
+
+
+def text_part(config: Config) -> Config:
+    """Return the part of config.json that describes the decoder."""
+    nested = config.get("text_config")
+    return nested if isinstance(nested, dict) else config
+
+
+def vision_part(config: Config) -> Config:
+    """Return the part of config.json that describes the vision tower.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    nested = config.get("vision_config")
+    if not isinstance(nested, dict):
+        raise ConfigurationError("config.json has no 'vision_config'; a vision model needs one.")
+    return nested
+
+
+def read_decoder(
+    config: Config,
+    *,
+    attention_bias: bool,
+    qk_norm: bool = False,
+    rope_theta: float = 10000.0,
+    num_deepstack_layers: int = 0,
+) -> DecoderConfig:
+    """Read the decoder's shape; the keyword arguments are what a family knows and the file may not say.
+
+    Raises:
+        ConfigurationError: a key is missing, or the file asks for something the decoder does not do.
+    """
+    text = text_part(config)
+    missing = [key for key in _REQUIRED if not isinstance(text.get(key), int)]
+    if missing:
+        raise ConfigurationError(f"config.json lacks {', '.join(missing)} for the decoder.")
+    _refuse(config, text)
+    rope = dict(text.get("rope_parameters") or text.get("rope_scaling") or {})
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    plain = kind in _ROPE_IS_PLAIN
+    heads = text["num_attention_heads"]
+    head_dim = text.get("head_dim") or text["hidden_size"] // heads
+    section = tuple(rope.get("mrope_section") or ())
+    if section and (len(section) != 3 or sum(section) != head_dim // 2):
+        raise ConfigurationError(
+            f"mrope_section is {list(section)} in config.json; it must be three sizes that sum to head_dim / 2, "
+            f"{head_dim // 2}."
+        )
+    return DecoderConfig(
+        vocab_size=text["vocab_size"],
+        hidden_size=text["hidden_size"],
+        intermediate_size=text["intermediate_size"],
+        num_hidden_layers=text["num_hidden_layers"],
+        num_attention_heads=heads,
+        num_key_value_heads=text.get("num_key_value_heads") or heads,
+        head_dim=head_dim,
+        rms_norm_eps=float(text.get("rms_norm_eps", 1e-6)),
+        rope_theta=float(rope.get("rope_theta") or text.get("rope_theta") or rope_theta),
+        max_position_embeddings=_max_positions(text),
+        rope_scaling={} if plain else rope | {"rope_type": kind},
+        mrope_section=section,
+        mrope_interleaved=bool(rope.get("mrope_interleaved", False)),
+        attention_bias=attention_bias,
+        qk_norm=qk_norm,
+        tie_word_embeddings=_tied(config, text),
+        num_deepstack_layers=num_deepstack_layers,
+    )
+
+
+def _tied(config: Config, text: Config) -> bool:
+    """The top key counts where there is one, as in transformers 5; Qwen2-VL files may have it in text_config only."""
+    outer = bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
+    qwen2 = str(config.get("model_type", "")).startswith("qwen2")
+    return outer or (qwen2 and bool(text.get("tie_word_embeddings", False)))
+
+
+def _max_positions(text: Config) -> int:
+    """A sliding window changes nothing in contexts no longer than itself, so it becomes the longest context."""
+    limit = int(text.get("max_position_embeddings") or 2048)
+    window = text.get("sliding_window")
+    if isinstance(window, int) and text.get("use_sliding_window", True):
+        return min(limit, window)
+    return limit
+
+
+def _refuse(config: Config, text: Config) -> None:
+    """Name what would be computed wrongly."""
+    wrong: dict[str, Any] = {
+        "quantization_config": config.get("quantization_config") or text.get("quantization_config"),
+        "hidden_act": None if text.get("hidden_act", "silu") == "silu" else text["hidden_act"],
+        "mlp_bias": text.get("mlp_bias") or None,
+        "partial_rotary_factor": None if text.get("partial_rotary_factor", 1.0) == 1.0 else "other than 1",
+    }
+    for key, value in wrong.items():
+        if value:
+            shown = value.get("quant_method", "given") if isinstance(value, dict) else value
+            raise ConfigurationError(
+                f"config.json has {key} {shown!r}, which the native engine does not support; "
+                "use an unquantised checkpoint of a supported family."
+            )

@@ -1,0 +1,47 @@
+"""Qwen2.5-VL: a ViT with RMSNorm and SwiGLU that mostly attends inside windows; Qwen2 with M-RoPE."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from sensorium.families.decoder_config import read_decoder, vision_part
+from sensorium.families.family import Config, Encoder, Family
+from sensorium.families.mrope import mrope_positions
+from sensorium.families.names import rename_vision
+from sensorium.families.qwen_image import IMAGE_MARKER, QwenImageProcessor, image_token_id
+from sensorium.model.encoders.vit import Vit
+from sensorium.model.encoders.vit_config import VitConfig, read_vit
+
+
+def vision(config: Config) -> VitConfig:
+    """The tower's shape."""
+    part = vision_part(config)
+    return read_vit(
+        part,
+        norm="rms",
+        hidden_act=part.get("hidden_act", "silu"),
+        mlp_names=("gate_proj", "up_proj", "down_proj"),
+        merger_names=("ln_q", "mlp.0", "mlp.2"),
+        window_size=int(part.get("window_size", 112)),
+        full_attention_layers=frozenset(part.get("fullatt_block_indexes", (7, 15, 23, 31))),
+    )
+
+
+def _encoder(config: Config, dtype: torch.dtype, device: torch.device) -> Encoder:
+    return Vit(vision(config), dtype, device)
+
+
+FAMILY = Family(
+    name="qwen2_5_vl",
+    architectures=("Qwen2_5_VLForConditionalGeneration",),
+    modalities=("text", "image"),
+    decoder=partial(read_decoder, attention_bias=True, rope_theta=1000000.0),
+    rename=rename_vision,
+    image_processor=QwenImageProcessor.read,
+    encoder=_encoder,
+    image_token_id=image_token_id,
+    image_marker=IMAGE_MARKER,
+    positions=mrope_positions,
+)

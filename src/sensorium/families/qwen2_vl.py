@@ -1,0 +1,48 @@
+"""Qwen2-VL: a ViT with 2-d rotary positions, LayerNorm and a plain MLP; Qwen2 with M-RoPE."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from sensorium.families.decoder_config import read_decoder, vision_part
+from sensorium.families.family import Config, Encoder, Family
+from sensorium.families.mrope import mrope_positions
+from sensorium.families.names import rename_vision
+from sensorium.families.qwen_image import IMAGE_MARKER, QwenImageProcessor, image_token_id
+from sensorium.model.encoders.vit import Vit
+from sensorium.model.encoders.vit_config import VitConfig, read_vit
+
+
+def vision(config: Config) -> VitConfig:
+    """The tower's shape. Here `embed_dim` is its width and `hidden_size` the decoder's."""
+    part = vision_part(config)
+    hidden = part.get("embed_dim", 1280)
+    return read_vit(
+        part,
+        hidden_size=hidden,
+        intermediate_size=int(hidden * part.get("mlp_ratio", 4)),
+        out_hidden_size=part.get("hidden_size"),
+        hidden_act=part.get("hidden_act", "quick_gelu"),
+        mlp_names=("fc1", "fc2"),
+        merger_names=("ln_q", "mlp.0", "mlp.2"),
+    )
+
+
+def _encoder(config: Config, dtype: torch.dtype, device: torch.device) -> Encoder:
+    return Vit(vision(config), dtype, device)
+
+
+FAMILY = Family(
+    name="qwen2_vl",
+    architectures=("Qwen2VLForConditionalGeneration",),
+    modalities=("text", "image"),
+    decoder=partial(read_decoder, attention_bias=True, rope_theta=1000000.0),
+    rename=rename_vision,
+    image_processor=QwenImageProcessor.read,
+    encoder=_encoder,
+    image_token_id=image_token_id,
+    image_marker=IMAGE_MARKER,
+    positions=mrope_positions,
+)

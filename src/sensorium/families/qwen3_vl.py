@@ -1,0 +1,56 @@
+"""Qwen3-VL: a ViT with a learned position table whose inner layers also feed the decoder (deepstack); Qwen3."""
+
+from __future__ import annotations
+
+import torch
+
+from sensorium.families.decoder_config import read_decoder, text_part, vision_part
+from sensorium.families.family import Config, Encoder, Family
+from sensorium.families.mrope import mrope_positions
+from sensorium.families.names import rename_vision
+from sensorium.families.qwen_image import IMAGE_MARKER, QwenImageProcessor, image_token_id
+from sensorium.model.config import DecoderConfig
+from sensorium.model.encoders.vit import Vit
+from sensorium.model.encoders.vit_config import VitConfig, read_vit
+
+
+def vision(config: Config) -> VitConfig:
+    """The tower's shape."""
+    part = vision_part(config)
+    return read_vit(
+        part,
+        patch_bias=True,
+        hidden_act=part.get("hidden_act", "gelu_pytorch_tanh"),
+        mlp_names=("linear_fc1", "linear_fc2"),
+        merger_names=("norm", "linear_fc1", "linear_fc2"),
+        num_positions=int(part.get("num_position_embeddings", 2304)),
+        deepstack_layers=tuple(part.get("deepstack_visual_indexes", (8, 16, 24))),
+    )
+
+
+def _decoder(config: Config) -> DecoderConfig:
+    return read_decoder(
+        config,
+        attention_bias=bool(text_part(config).get("attention_bias", False)),
+        qk_norm=True,
+        rope_theta=500000.0,
+        num_deepstack_layers=len(vision(config).deepstack_layers),
+    )
+
+
+def _encoder(config: Config, dtype: torch.dtype, device: torch.device) -> Encoder:
+    return Vit(vision(config), dtype, device)
+
+
+FAMILY = Family(
+    name="qwen3_vl",
+    architectures=("Qwen3VLForConditionalGeneration",),
+    modalities=("text", "image"),
+    decoder=_decoder,
+    rename=rename_vision,
+    image_processor=QwenImageProcessor.read,
+    encoder=_encoder,
+    image_token_id=image_token_id,
+    image_marker=IMAGE_MARKER,
+    positions=mrope_positions,
+)

@@ -1,0 +1,368 @@
+"""The offline API: a model in this process, asked without a server. Names are vLLM's."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import functools
+import itertools
+import logging
+import queue
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from sensorium import way
+from sensorium.errors import ConfigurationError, InvalidRequest, ModelNotFound, SensoriumError
+from sensorium.inputs import Prompt, from_messages, from_prompt
+from sensorium.media.fetch import fetch_media
+from sensorium.outputs import RequestOutput, fold
+from sensorium.protocol.parsed import Parsed
+from sensorium.settings import EngineSettings
+from sensorium.types import Delta, ModelInfo, SamplingParams
+from sensorium.worker.local import LocalHandle, LocalLoader
+
+if TYPE_CHECKING:
+    from sensorium.prompt.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+_FIELDS = frozenset(EngineSettings.__struct_fields__) - {"model", "name"}
+_NO_MEANING = (
+    "tokenizer",
+    "tokenizer_mode",
+    "trust_remote_code",
+    "distributed_executor_backend",
+    "disable_mm_preprocessor_cache",
+    "mm_processor_cache_gb",
+    "enforce_eager",
+    "swap_space",
+    "cpu_offload_gb",
+    "disable_log_stats",
+    "enable_chunked_prefill",
+)
+_DTYPES = {"half": "float16", "float": "float32"}
+_MAX_TOGETHER = 512  # requests handed to the engine at once; their pictures are in memory
+_CLOSE_S = 10.0
+
+T = TypeVar("T")
+
+
+class LLM:
+    """A loaded model.
+
+        with LLM("tiny-vl") as llm:
+            print(llm.chat([{"role": "user", "content": "Hello!"}])[0].outputs[0].text)
+
+    Args:
+        model: a folder, a hub id, or "tiny-vl", which comes with this package.
+        options: fields of EngineSettings (dtype, max_model_len, max_num_seqs, limit_mm_per_prompt, ...), and those of
+            vLLM's LLM; what has no meaning here is accepted and named in the log.
+
+    Raises:
+        TypeError: an option is not known.
+        ConfigurationError: the model cannot be loaded.
+    """
+
+    def __init__(self, model: str = "tiny-vl", *, _loader: LocalLoader | None = None, **options: Any) -> None:
+        settings = _settings(model, options)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="llm", daemon=True)
+        self._thread.start()
+        self._ids = itertools.count()
+        self._settings = settings
+        self._closed = False
+        try:
+            with _Bar("Loading", 1.0) as (progress, task):
+
+                def on_progress(phase: str, fraction: float) -> None:
+                    progress.update(task, description=f"Loading: {phase}", completed=fraction)
+
+                self._handle = self._wait(LocalHandle.load(_loader or _native(), settings, on_progress))
+        except BaseException:
+            self._stop_loop()
+            self._closed = True
+            raise
+        self._pool = _OneModel(self._handle)
+        # Threads of the engine must be gone before the interpreter takes torch apart.
+        self._at_exit = functools.partial(_close_if_alive, weakref.ref(self))
+        atexit.register(self._at_exit)
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the model tells about itself."""
+        return self._handle.info
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        use_tqdm: bool = True,
+        lora_request: None = None,
+    ) -> list[RequestOutput]:
+        """Answer one prompt or many, in their order; the engine works on them together.
+
+        Raises:
+            SensoriumError: one of them is wrong; the others are aborted.
+        """
+        _no_lora(lora_request)
+        single = isinstance(prompts, (str, Mapping)) or (len(prompts) > 0 and isinstance(prompts[0], int))
+        several = cast("Sequence[Prompt]", [prompts] if single else prompts)
+        parsed = [
+            from_prompt(prompt, self._settings.name, self._next_id(), sampling)
+            for prompt, sampling in zip(several, self._samplings(sampling_params, len(several)), strict=True)
+        ]
+        return self._run(parsed, use_tqdm)
+
+    def chat(
+        self,
+        messages: Sequence[Any],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        use_tqdm: bool = True,
+        lora_request: None = None,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: list[dict[str, Any]] | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
+        mm_processor_kwargs: dict[str, Any] | None = None,
+    ) -> list[RequestOutput]:
+        """Answer one conversation (a list of OpenAI messages) or a list of them.
+
+        Raises:
+            SensoriumError: one of them is wrong; the others are aborted.
+        """
+        _no_lora(lora_request)
+        single = len(messages) > 0 and isinstance(messages[0], Mapping)
+        several = [messages] if single else messages
+        template = {
+            "chat_template": chat_template,
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": continue_final_message,
+            "tools": tools,
+            "chat_template_kwargs": chat_template_kwargs or {},
+            "mm_processor_kwargs": mm_processor_kwargs or {},
+        }
+        parsed = [
+            from_messages(conversation, self._settings.name, self._next_id(), sampling, **template)
+            for conversation, sampling in zip(several, self._samplings(sampling_params, len(several)), strict=True)
+        ]
+        return self._run(parsed, use_tqdm)
+
+    def stream(
+        self, messages: Sequence[Mapping[str, Any]], sampling_params: SamplingParams | None = None
+    ) -> Generator[str, None, None]:
+        """Answer one conversation, piece by piece. Closing the iterator aborts the answer.
+
+        Raises:
+            SensoriumError: the request is wrong, or failed.
+        """
+        sampling = self._samplings(sampling_params, 1)[0]
+        parsed = from_messages(messages, self._settings.name, self._next_id(), sampling)
+        pieces: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
+
+        async def produce() -> None:
+            try:
+                async with aclosing(self._events(parsed)) as events:
+                    async for event in events:
+                        if isinstance(event, Delta) and event.text and event.index == 0:
+                            pieces.put(event.text)
+                pieces.put(None)
+            except BaseException as error:
+                pieces.put(error)
+                raise
+
+        producing = asyncio.run_coroutine_threadsafe(produce(), self._loop)
+        try:
+            while (piece := pieces.get()) is not None:
+                if isinstance(piece, BaseException):
+                    raise piece
+                yield piece
+        finally:
+            producing.cancel()
+
+    def get_tokenizer(self) -> Tokenizer:
+        """Return the model's tokenizer."""
+        return cast("Tokenizer", self._handle.model.tokenizer)  # type: ignore[attr-defined]
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        """Return SamplingParams() with the defaults that come with the model."""
+        return SamplingParams(**self._handle.info.default_sampling)
+
+    def close(self) -> None:
+        """Free the model. Closing twice does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        atexit.unregister(self._at_exit)
+        try:
+            self._handle.close()
+        finally:
+            self._stop_loop()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            self.close()
+
+    def _next_id(self) -> str:
+        return f"offline-{next(self._ids)}"
+
+    def _samplings(self, given: SamplingParams | Sequence[SamplingParams] | None, count: int) -> list[SamplingParams]:
+        if given is None:
+            given = self.get_default_sampling_params()
+        if isinstance(given, SamplingParams):
+            return [given] * count
+        if len(given) != count:
+            raise InvalidRequest(
+                f"There are {len(given)} sampling_params for {count} prompts; give one, or one for each.",
+                param="sampling_params",
+            )
+        return list(given)
+
+    def _run(self, requests: list[Parsed], use_tqdm: bool) -> list[RequestOutput]:
+        async def run() -> list[RequestOutput]:
+            together = asyncio.Semaphore(_MAX_TOGETHER)
+
+            async def one(parsed: Parsed) -> RequestOutput:
+                async with together, aclosing(self._events(parsed)) as events:
+                    output = fold(parsed.request.id, [event async for event in events])
+                progress.advance(task)
+                return output
+
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(one(parsed)) for parsed in requests]
+            except ExceptionGroup as failures:
+                raise failures.exceptions[0] from None
+            return [task.result() for task in tasks]
+
+        with _Bar("Answering", len(requests), shown=use_tqdm) as (progress, task):
+            return self._wait(run())
+
+    def _events(self, parsed: Parsed) -> AsyncGenerator[Any, None]:
+        return way.stream(parsed, self._pool, fetch_media, self._settings.media)
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._closed:
+            work.close()
+            raise SensoriumError("This LLM is closed; make another.")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _stop_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(_CLOSE_S)
+            self._loop.close()
+
+
+class _OneModel:
+    """The pool of one model that `way.stream` takes its handle from."""
+
+    def __init__(self, handle: LocalHandle) -> None:
+        self._handle = handle
+
+    def names(self) -> list[str]:
+        return [self._handle.info.name]
+
+    def default(self) -> str | None:
+        return self._handle.info.name
+
+    @asynccontextmanager
+    async def lease(self, name: str) -> AsyncGenerator[LocalHandle, None]:
+        if name != self._handle.info.name:
+            raise ModelNotFound(f"The model {name!r} does not exist.", param="model")
+        yield self._handle
+
+    def info(self, name: str) -> ModelInfo | None:
+        return self._handle.info
+
+    def ready(self) -> tuple[bool, str]:
+        return True, f"{self._handle.info.name!r} is loaded"
+
+    def counters(self) -> dict[str, dict[str, float]]:
+        return {self._handle.info.name: self._handle.model.beat()[1]}
+
+    async def close(self, grace_s: float) -> None:
+        self._handle.close()
+
+
+def _native() -> LocalLoader:
+    from sensorium.worker.native import NativeModel  # here, because it imports torch
+
+    return NativeModel.load
+
+
+def _settings(model: str, options: Mapping[str, Any]) -> EngineSettings:
+    known = {name: value for name, value in options.items() if name in _FIELDS}
+    others = {name: value for name, value in options.items() if name not in _FIELDS and value is not None}
+    if others.pop("tensor_parallel_size", 1) != 1:
+        raise ConfigurationError("tensor_parallel_size must be 1: a model runs on one device.")
+    if unknown := sorted(set(others) - set(_NO_MEANING)):
+        raise TypeError(f"LLM() got unknown options: {', '.join(unknown)}")
+    if others:
+        log.info("LLM: these options have no meaning here and are left out: %s", ", ".join(sorted(others)))
+    for name in ("limit_mm_per_prompt", "mm_processor_kwargs"):
+        if known.get(name, {}) is None:
+            known[name] = {}
+    if "dtype" in known:
+        dtype = str(known["dtype"]).removeprefix("torch.")
+        known["dtype"] = _DTYPES.get(dtype, dtype)
+    try:
+        # A round trip, because constructing a struct checks no types.
+        return msgspec.convert({**known, "model": str(model), "name": str(model)}, EngineSettings)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"LLM() got an option of the wrong type: {error}") from None
+
+
+def _no_lora(lora_request: object) -> None:
+    if lora_request is not None:
+        raise InvalidRequest("lora_request is not supported.", param="lora_request")
+
+
+class _Bar:
+    """A progress bar on a terminal's standard error, nothing elsewhere."""
+
+    def __init__(self, what: str, total: float, shown: bool = True) -> None:
+        console = Console(stderr=True)
+        count = () if total == 1.0 else (MofNCompleteColumn(),)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            *count,
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not (shown and console.is_terminal),
+        )
+        self._task = self._progress.add_task(what, total=total)
+
+    def __enter__(self) -> tuple[Progress, Any]:
+        self._progress.start()
+        return self._progress, self._task
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._progress.stop()
+
+
+def _close_if_alive(llm: weakref.ref[LLM]) -> None:
+    alive = llm()
+    if alive is not None:
+        alive.close()

@@ -1,0 +1,63 @@
+"""`data:` URLs, read as tolerantly as the clients that write them need."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from urllib.parse import unquote_to_bytes
+
+from sensorium.errors import MediaError
+
+_WHITESPACE = b" \t\r\n\x0b\x0c"
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_BASE64 = re.compile(r";\s*base64\s*$", re.IGNORECASE)
+
+
+def decode_data_url(url: str, max_bytes: int) -> bytes:
+    """Return the bytes of a `data:` URL; its MIME label is ignored, since clients often have it wrong.
+
+    Base64 may hold whitespace, lack its padding, use the URL-safe alphabet or be percent-encoded.
+
+    Raises:
+        MediaError: it has no comma, is not valid base64, is empty, or holds more than `max_bytes`.
+    """
+    label, comma, payload = url.partition(",")
+    if not comma:
+        raise MediaError("the data URL has no comma between its label and its data")
+    data = _decode_base64(payload, max_bytes) if _BASE64.search(label) else unquote_to_bytes(payload)
+    if not data:
+        raise MediaError("the data URL is empty")
+    if len(data) > max_bytes:
+        raise too_large(len(data), max_bytes)
+    return data
+
+
+def _decode_base64(payload: str, max_bytes: int) -> bytes:
+    if not payload.isascii():
+        raise MediaError("the data URL is not valid base64: it contains characters outside ASCII")
+    text = unquote_to_bytes(payload) if "%" in payload else payload.encode("ascii")
+    if len(text) * 3 // 4 > max_bytes + 3:  # before anything as large is made
+        text = text.translate(None, delete=_WHITESPACE)
+        if len(text) * 3 // 4 > max_bytes + 3:
+            raise too_large(len(text) * 3 // 4, max_bytes)
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        pass
+    text = text.translate(_URL_SAFE, delete=_WHITESPACE).rstrip(b"=")
+    if len(text) % 4 == 1:
+        raise MediaError(f"the data URL is not valid base64: {len(text)} characters cannot be; it may have been cut")
+    try:
+        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+    except binascii.Error:
+        raise MediaError("the data URL is not valid base64: it contains characters that base64 does not use") from None
+
+
+def too_large(num_bytes: int, max_bytes: int) -> MediaError:
+    """Return the error for an encoded file over the limit."""
+    mib = 1 << 20
+    return MediaError(
+        f"it has {num_bytes / mib:.1f} MiB; the limit is {max_bytes / mib:.1f} MiB. Send a smaller file",
+        code="media_too_large",
+    )

@@ -1,0 +1,186 @@
+"""Attention of one step over the paged KV cache, in plain torch.
+
+The cache of a layer is two tensors (num_blocks, num_kv_heads, block_size, head_dim): head-major, so that the
+blocks of a sequence gather into one contiguous (num_kv_heads, length, head_dim). Query heads that share a KV
+head are folded into query rows: scaled_dot_product_attention with enable_gqa repeats the keys instead, which at
+a context of 2048 costs ten times as much on a CPU.
+
+A step has rows of two kinds. Decode rows (one query each) are attended together in a few calls, grouped by
+their number of blocks so that a short sequence is not padded to a long one. Each prefill chunk is one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A prefill piece: rows [start, start + length) of the step, with `context` tokens already in the cache."""
+
+    start: int
+    length: int
+    context: int
+    blocks: torch.Tensor  # (ceil((context + length) / block_size),) int64
+    mask: torch.Tensor | None = None  # (length, context + length) bool; None: plain causal, no context
+
+
+@dataclass(frozen=True)
+class DecodeGroup:
+    """Decode rows attended in one call."""
+
+    rows: torch.Tensor  # (group,) int64: which rows of the step
+    blocks: torch.Tensor  # (group * blocks_each,) int64
+    mask: torch.Tensor  # (group, 1, 1, blocks_each * block_size) in the model's dtype: 0 or -inf
+
+
+@dataclass(frozen=True)
+class AttentionPlan:
+    """What attention needs to know about a step; the same for all layers."""
+
+    slot_blocks: torch.Tensor  # (num_tokens,) int64: block each token's K and V go to
+    slot_offsets: torch.Tensor  # (num_tokens,) int64: place inside that block
+    chunks: list[Chunk] = field(default_factory=list)
+    groups: list[DecodeGroup] = field(default_factory=list)
+
+
+def make_plan(
+    sequences: Sequence[tuple[int, int, Sequence[int]]], block_size: int, dtype: torch.dtype, device: torch.device
+) -> AttentionPlan:
+    """Lay out a step.
+
+    Args:
+        sequences: per sequence, in row order: (context length, number of new tokens, block table).
+    """
+    positions = [np.arange(context, context + length) for context, length, _ in sequences]
+    tables = [np.asarray(table, dtype=np.int64) for _, _, table in sequences]
+    slot_blocks = np.concatenate([table[at // block_size] for table, at in zip(tables, positions, strict=True)])
+    slot_offsets = np.concatenate(positions) % block_size
+    chunks: list[Chunk] = []
+    by_blocks: dict[int, list[tuple[int, int, np.ndarray]]] = {}
+    row = 0
+    for (context, length, _), table in zip(sequences, tables, strict=True):
+        num_blocks = -(-(context + length) // block_size)
+        if length == 1 and context:
+            # Rounded up to a power of two times 4 blocks: fewer shapes, so fewer kernels to prepare.
+            by_blocks.setdefault(_bucket(num_blocks), []).append((row, context + 1, table[:num_blocks]))
+        else:
+            blocks = torch.from_numpy(table[:num_blocks]).to(device)
+            chunks.append(Chunk(row, length, context, blocks, _causal(length, context, device)))
+        row += length
+    return AttentionPlan(
+        torch.from_numpy(slot_blocks).to(device),
+        torch.from_numpy(slot_offsets).to(device),
+        chunks,
+        [_group(members, each, block_size, dtype, device) for each, members in by_blocks.items()],
+    )
+
+
+def _bucket(num_blocks: int) -> int:
+    size = 4
+    while size < num_blocks:
+        size += size if size < 16 else 16
+    return size
+
+
+def _causal(length: int, context: int, device: torch.device) -> torch.Tensor | None:
+    if not context:
+        return None
+    return torch.ones(length, context + length, dtype=torch.bool, device=device).tril_(context)
+
+
+def _group(
+    members: list[tuple[int, int, np.ndarray]], each: int, block_size: int, dtype: torch.dtype, device: torch.device
+) -> DecodeGroup:
+    each = min(each, max(len(table) for _, _, table in members)) if len(members) == 1 else each
+    blocks = np.zeros((len(members), each), dtype=np.int64)  # block 0 pads; the mask hides it
+    for at, (_, _, table) in enumerate(members):
+        blocks[at, : len(table)] = table
+    lengths = np.array([[length] for _, length, _ in members])
+    hidden = np.arange(each * block_size)[None] >= lengths  # (group, each * block_size)
+    mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(torch.from_numpy(hidden), float("-inf"))
+    return DecodeGroup(
+        torch.tensor([row for row, _, _ in members]).to(device),
+        torch.from_numpy(blocks.reshape(-1)).to(device),
+        mask[:, None, None].to(device),
+    )
+
+
+def attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cache: tuple[torch.Tensor, torch.Tensor], plan: AttentionPlan
+) -> torch.Tensor:
+    """Write the step's K and V into the cache and attend.
+
+    Args:
+        q: (num_tokens, num_heads, head_dim), rotated.
+        k, v: (num_tokens, num_kv_heads, head_dim).
+        cache: the layer's K and V, each (num_blocks, num_kv_heads, block_size, head_dim).
+
+    Returns:
+        (num_tokens, num_heads * head_dim).
+    """
+    k_cache, v_cache = cache
+    k_cache[plan.slot_blocks, :, plan.slot_offsets] = k
+    v_cache[plan.slot_blocks, :, plan.slot_offsets] = v
+    num_tokens, num_heads, head_dim = q.shape
+    if len(plan.groups) == 1 and not plan.chunks and len(plan.groups[0].rows) == num_tokens:
+        return _decode(q, k_cache, v_cache, plan.groups[0])
+    out = torch.empty(num_tokens, num_heads * head_dim, dtype=q.dtype, device=q.device)
+    for group in plan.groups:
+        out[group.rows] = _decode(q[group.rows], k_cache, v_cache, group)
+    for chunk in plan.chunks:
+        rows = slice(chunk.start, chunk.start + chunk.length)
+        if chunk.mask is None:
+            out[rows] = _first_chunk(q[rows], k[rows], v[rows])
+        else:
+            out[rows] = _later_chunk(q[rows], k_cache, v_cache, chunk, chunk.mask)
+    return out
+
+
+def _gather(cache: torch.Tensor, blocks: torch.Tensor, batch: int) -> torch.Tensor:
+    """(batch * blocks_each,) block ids -> (batch, num_kv_heads, blocks_each * block_size, head_dim)."""
+    _, num_kv_heads, block_size, head_dim = cache.shape
+    picked = cache.index_select(0, blocks).view(batch, -1, num_kv_heads, block_size, head_dim)
+    return picked.transpose(1, 2).reshape(batch, num_kv_heads, -1, head_dim)
+
+
+def _decode(q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, group: DecodeGroup) -> torch.Tensor:
+    batch, num_heads, head_dim = q.shape
+    num_kv_heads = k_cache.shape[1]
+    k = _gather(k_cache, group.blocks, batch)
+    v = _gather(v_cache, group.blocks, batch)
+    folded = q.view(batch, num_kv_heads, num_heads // num_kv_heads, head_dim)
+    out = F.scaled_dot_product_attention(folded, k, v, attn_mask=group.mask)
+    return out.reshape(batch, num_heads * head_dim)
+
+
+def _first_chunk(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Nothing cached before: attend over the chunk's own keys, no gather and no mask."""
+    length, num_heads, head_dim = q.shape
+    out = F.scaled_dot_product_attention(
+        q.transpose(0, 1)[None],
+        k.transpose(0, 1)[None],
+        v.transpose(0, 1)[None],
+        is_causal=length > 1,
+        enable_gqa=k.shape[1] != num_heads,
+    )  # (1, num_heads, length, head_dim)
+    return out[0].transpose(0, 1).reshape(length, num_heads * head_dim)
+
+
+def _later_chunk(
+    q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, chunk: Chunk, mask: torch.Tensor
+) -> torch.Tensor:
+    length, num_heads, head_dim = q.shape
+    num_kv_heads = k_cache.shape[1]
+    total = chunk.context + length
+    k = _gather(k_cache, chunk.blocks, 1)[:, :, :total]
+    v = _gather(v_cache, chunk.blocks, 1)[:, :, :total]
+    per_kv = num_heads // num_kv_heads
+    folded = q.view(length, num_kv_heads, per_kv, head_dim).permute(1, 2, 0, 3).reshape(1, num_kv_heads, -1, head_dim)
+    out = F.scaled_dot_product_attention(folded, k, v, attn_mask=mask.repeat(per_kv, 1))
+    return out.view(num_kv_heads, per_kv, length, head_dim).permute(2, 0, 1, 3).reshape(length, num_heads * head_dim)

@@ -1,0 +1,91 @@
+"""Rotary position embeddings: plain, scaled, and Qwen's three-axis M-RoPE.
+
+Tables are fp32; the rotation itself runs in the model's dtype, as the reference implementations do it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from sensorium.errors import ConfigurationError
+from sensorium.model.config import DecoderConfig
+
+
+def inverse_frequencies(config: DecoderConfig) -> tuple[torch.Tensor, float]:
+    """Return (head_dim / 2,) fp32 frequencies and the factor cos and sin are multiplied with.
+
+    Source: transformers `modeling_rope_utils.py` (`default`, `linear`, `llama3`; `dynamic` equals `default`
+    below max_position_embeddings, which max_model_len keeps to).
+    """
+    scaling = config.rope_scaling
+    kind = scaling.get("rope_type") or scaling.get("type") or "default"
+    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.int64).float() / config.head_dim
+    inv_freq = 1.0 / (config.rope_theta**exponents)  # (head_dim / 2,)
+    if kind in ("default", "mrope", "dynamic"):
+        return inv_freq, 1.0
+    if kind == "linear":
+        return inv_freq / float(scaling["factor"]), 1.0
+    if kind == "llama3":
+        return _llama3(inv_freq, scaling), 1.0
+    raise ConfigurationError(
+        f"rope_scaling type {kind!r} is not supported; known: default, linear, dynamic, llama3, mrope."
+    )
+
+
+def _llama3(inv_freq: torch.Tensor, scaling: dict[str, float]) -> torch.Tensor:
+    """Long wavelengths are stretched by `factor`, short ones kept, those between blended (Llama 3.1)."""
+    factor, low, high = scaling["factor"], scaling["low_freq_factor"], scaling["high_freq_factor"]
+    original = scaling["original_max_position_embeddings"]
+    wavelength = 2 * math.pi / inv_freq
+    smooth = (original / wavelength - low) / (high - low)
+    blended = (1 - smooth) * inv_freq / factor + smooth * inv_freq
+    stretched = torch.where(wavelength > original / low, inv_freq / factor, inv_freq)
+    between = (wavelength <= original / low) & (wavelength >= original / high)
+    return torch.where(between, blended, stretched)
+
+
+class Rope:
+    """cos/sin for the tokens of a step."""
+
+    def __init__(self, config: DecoderConfig, device: torch.device, dtype: torch.dtype) -> None:
+        inv_freq, self._factor = inverse_frequencies(config)
+        self._inv_freq = inv_freq.to(device)
+        self._dtype = dtype
+        self._axis = _axes(config).to(device) if config.mrope_section else None  # (head_dim / 2,)
+
+    def tables(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(num_tokens,), or (3, num_tokens) for M-RoPE, int64 -> cos and signed sin, (num_tokens, 1, head_dim).
+
+        The first half of sin is negated, so that rotating is x * cos + swap_halves(x) * sin.
+        """
+        if self._axis is None:
+            angles = positions.float()[:, None] * self._inv_freq  # (num_tokens, head_dim / 2)
+        else:
+            angles = positions.float().t()[:, self._axis] * self._inv_freq  # (num_tokens, head_dim / 2)
+        cos, sin = angles.cos() * self._factor, angles.sin() * self._factor
+        cos = torch.cat((cos, cos), -1).to(self._dtype)[:, None]  # (num_tokens, 1, head_dim)
+        return cos, torch.cat((-sin, sin), -1).to(self._dtype)[:, None]  # (num_tokens, 1, head_dim)
+
+
+def _axes(config: DecoderConfig) -> torch.Tensor:
+    """Which position axis (0 time, 1 height, 2 width) turns each frequency: (head_dim / 2,) int64.
+
+    Qwen2-VL lays the three sections one behind the other; Qwen3-VL lets them take turns t, h, w, t, h, w, ...
+    until height and width are used up, and gives the rest to time.
+    """
+    section = config.mrope_section
+    if not config.mrope_interleaved:
+        return torch.repeat_interleave(torch.arange(3), torch.tensor(section))
+    axes = torch.zeros(config.head_dim // 2, dtype=torch.int64)
+    for axis in (1, 2):
+        axes[axis : section[axis] * 3 : 3] = axis
+    return axes
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotate (num_tokens, num_heads, head_dim) by `Rope.tables`."""
+    half = x.shape[-1] // 2
+    swapped = torch.cat((x[..., half:], x[..., :half]), -1)
+    return torch.addcmul(x * cos, swapped, sin)

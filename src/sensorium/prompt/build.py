@@ -1,0 +1,153 @@
+"""A request's messages to token ids, with one placeholder token per media item."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sensorium.errors import InvalidRequest
+from sensorium.prompt.guard import Guard
+from sensorium.prompt.placeholders import check_counts
+from sensorium.prompt.template import ChatTemplate
+from sensorium.prompt.tokenizer import Tokenizer
+from sensorium.types import MediaSlot, Message, Request, Text
+
+_RESERVED = {"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"}
+_REASONING = ("reasoning_content", "thinking", "reasoning")
+_guards: WeakKeyDictionary[Tokenizer, Guard] = WeakKeyDictionary()
+
+
+def build(
+    request: Request,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    *,
+    media_placeholder: Mapping[str, str],
+    placeholder_ids: Mapping[str, int] | None = None,
+) -> tuple[list[int], str]:
+    """Return the prompt's token ids and its text.
+
+    Args:
+        request: messages, in whose strings no control token counts; or `prompt`, in which they do; or ids.
+        media_placeholder: modality -> the family's full marker, e.g. "<|vision_start|><|image_pad|><|vision_end|>".
+            Modalities not named are not taken by this model.
+        placeholder_ids: modality -> the one id in the marker that `expand` multiplies. Default: the marker's
+            middle token.
+
+    Raises:
+        InvalidRequest: the template refuses the messages, ids are outside the vocabulary, or media items and
+            placeholders differ in number (the message has both).
+    """
+    if placeholder_ids is None:
+        placeholder_ids = {kind: _middle(tokenizer, marker) for kind, marker in media_placeholder.items()}
+    kinds = [item.kind for item in request.media]
+    for kind in kinds:
+        if kind not in media_placeholder:
+            takes = ", ".join(media_placeholder) or "text only"
+            raise InvalidRequest(f"This model does not take {kind} input. It takes: {takes}.", param="messages")
+    if request.messages is not None:
+        _check_slots(request.messages, kinds)
+        ids, text = _chat(request, tokenizer, template, media_placeholder)
+        check_counts(ids, placeholder_ids, kinds, "messages")
+    elif request.prompt is not None:
+        ids, text = tokenizer.encode_prompt(request.prompt, request.add_special_tokens), request.prompt
+        check_counts(ids, placeholder_ids, kinds, "prompt")
+    else:
+        ids = request.prompt_token_ids or []
+        wrong = next((i for i in ids if not 0 <= i < tokenizer.vocab_size), None)
+        if wrong is not None:
+            raise InvalidRequest(
+                f"prompt_token_ids has the id {wrong}; this model's ids are 0 to {tokenizer.vocab_size - 1}.",
+                param="prompt_token_ids",
+            )
+        check_counts(ids, placeholder_ids, kinds, "prompt_token_ids")
+        text = tokenizer.decode(ids, skip_special_tokens=False)
+    if not ids:
+        raise InvalidRequest("The prompt is empty; send at least one token.", param="prompt")
+    return list(ids), text
+
+
+def _chat(
+    request: Request, tokenizer: Tokenizer, template: ChatTemplate, markers: Mapping[str, str]
+) -> tuple[list[int], str]:
+    guard = _guards.get(tokenizer)
+    if guard is None:
+        guard = _guards[tokenizer] = Guard(tokenizer)
+    if request.chat_template is not None:
+        template = template.with_source(request.chat_template)
+    reserved = sorted(_RESERVED & request.chat_template_kwargs.keys())
+    if reserved:
+        raise InvalidRequest(f"{reserved[0]!r} cannot be set here.", param=f"chat_template_kwargs.{reserved[0]}")
+    messages = request.messages or ()
+    rendered = template.render(
+        [_message(message, guard, template, markers) for message in messages],
+        tools=guard.value(request.tools) if request.tools else None,
+        add_generation_prompt=request.add_generation_prompt and not request.continue_final_message,
+        continue_final_message=request.continue_final_message,
+        variables={name: guard.value(value) for name, value in request.chat_template_kwargs.items()},
+    )
+    return guard.encode(rendered)
+
+
+def _message(message: Message, guard: Guard, template: ChatTemplate, markers: Mapping[str, str]) -> dict[str, Any]:
+    by_model = message.role == "assistant"
+    extra = {key: value for key, value in message.extra.items() if value is not None}
+    if "tool_calls" in extra:
+        extra["tool_calls"] = [_with_parsed_arguments(call) for call in extra["tool_calls"]]
+    reasoning = next((extra[key] for key in _REASONING if extra.get(key) is not None), None)
+    if reasoning is not None:
+        extra = {"thinking": reasoning, **extra, "reasoning_content": reasoning}
+    # The names of fields stay: templates look them up.
+    extra = {name: guard.value(value, by_model=by_model) for name, value in extra.items()}
+    return {**extra, "role": guard.role(message.role), "content": _content(message, guard, template, markers)}
+
+
+def _content(message: Message, guard: Guard, template: ChatTemplate, markers: Mapping[str, str]) -> Any:
+    """Return the content as the template wants it: a string, or a list of parts."""
+    by_model = message.role == "assistant"
+    texts = [guard.text(p.text, by_model=by_model) if isinstance(p, Text) else markers[p.kind] for p in message.content]
+    single = len(texts) <= 1 and not any(isinstance(part, MediaSlot) for part in message.content)
+    if not template.takes_parts or (single and template.takes_text):
+        return "\n".join(texts)
+    return [
+        {"type": part.kind}
+        if isinstance(part, MediaSlot) and template.writes_media(part.kind)
+        else {"type": "text", "text": text}
+        for part, text in zip(message.content, texts, strict=True)
+    ]
+
+
+def _with_parsed_arguments(call: Any) -> Any:
+    """Return a tool call whose JSON arguments are an object: templates write them with tojson."""
+    function = call.get("function") if isinstance(call, dict) else None
+    if isinstance(function, dict) and isinstance(function.get("arguments"), str):
+        try:
+            arguments = json.loads(function["arguments"] or "{}")
+        except ValueError:
+            return call
+        if isinstance(arguments, dict):
+            return {**call, "function": {**function, "arguments": arguments}}
+    return call
+
+
+def _check_slots(messages: tuple[Message, ...], kinds: Sequence[str]) -> None:
+    slots = list(_slots(messages))
+    if [slot.index for slot in slots] != list(range(len(kinds))):
+        raise InvalidRequest(
+            f"The messages have {len(slots)} media parts, but {len(kinds)} media items were given.", param="messages"
+        )
+    for slot, kind in zip(slots, kinds, strict=True):
+        if slot.kind != kind:
+            raise InvalidRequest(f"Media part {slot.index} is {slot.kind}, but its item is {kind}.", param="messages")
+
+
+def _slots(messages: tuple[Message, ...]) -> Iterator[MediaSlot]:
+    for message in messages:
+        yield from (part for part in message.content if isinstance(part, MediaSlot))
+
+
+def _middle(tokenizer: Tokenizer, marker: str) -> int:
+    ids = tokenizer.encode(marker)
+    return ids[len(ids) // 2]

@@ -1,0 +1,132 @@
+"""Wire messages -> Message values and the media they point at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import pydantic
+from pydantic import ConfigDict, WithJsonSchema
+
+from sensorium.errors import InvalidRequest
+from sensorium.protocol.body import check_plain, json_name
+from sensorium.types import MediaSlot, MediaSource, Message, Modality, Part, Text
+
+# The role is written into the prompt by the chat template, so it comes from a closed set.
+ROLES = {
+    "system": "system",
+    "developer": "system",  # OpenAI's newer word; no open model's template knows it
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "function",
+}
+EXTRA = ("name", "tool_calls", "tool_call_id", "reasoning_content", "reasoning")
+MEDIA: dict[str, Modality] = {"image_url": "image", "video_url": "video", "audio_url": "audio"}
+DETAILS = (None, "auto", "low", "high", "original")
+AUDIO_FORMATS = ("wav", "mp3", "flac", "ogg", "opus", "m4a", "aac", "webm", "pcm16")
+
+Content = Annotated[
+    Any,
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "object"}},
+                {"type": "null"},
+            ],
+            "description": "Text, or a list of parts: text, image_url, video_url, audio_url, input_audio, refusal.",
+        }
+    ),
+]
+
+
+class WireMessage(pydantic.BaseModel):
+    """One entry of `messages`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    role: str
+    content: Content = None
+
+
+def parse_messages(wire: Sequence[WireMessage]) -> tuple[tuple[Message, ...], tuple[MediaSource, ...]]:
+    """Return the messages, and the media sources in the order of their slots.
+
+    Raises:
+        InvalidRequest: `param` is the path of what is wrong, such as `messages[1].content[0].type`.
+    """
+    if not wire:
+        raise InvalidRequest("`messages` is empty; send at least one message.", param="messages")
+    sources: list[MediaSource] = []
+    messages = [_message(message, f"messages[{number}]", sources) for number, message in enumerate(wire)]
+    return tuple(messages), tuple(sources)
+
+
+def _message(wire: WireMessage, path: str, sources: list[MediaSource]) -> Message:
+    role = ROLES.get(wire.role)
+    if role is None:
+        raise InvalidRequest(
+            f"`{path}.role` is {wire.role[:40]!r}; roles are {', '.join(ROLES)}.", param=f"{path}.role"
+        )
+    extra = {name: value for name in EXTRA if (value := (wire.model_extra or {}).get(name)) is not None}
+    for name, value in extra.items():
+        check_plain(value, f"{path}.{name}")
+    where = f"{path}.content"
+    if wire.content is None or isinstance(wire.content, str):
+        return Message(role, (Text(wire.content),) if wire.content else (), extra)
+    if not isinstance(wire.content, list):
+        raise InvalidRequest(
+            f"`{where}` must be a string or a list of parts, not {json_name(wire.content)}.", param=where
+        )
+    parts = [_part(part, f"{where}[{number}]", sources) for number, part in enumerate(wire.content)]
+    return Message(role, tuple(part for part in parts if part != Text("")), extra)
+
+
+def _part(wire: Any, path: str, sources: list[MediaSource]) -> Part:
+    if isinstance(wire, str):
+        return Text(wire)
+    if not isinstance(wire, dict):
+        raise InvalidRequest(f"`{path}` must be an object, not {json_name(wire)}.", param=path)
+    kind = wire.get("type")
+    if kind is None:
+        kind = next((name for name in (*MEDIA, "input_audio", "text") if name in wire), None)
+    if kind in ("text", "refusal"):
+        return Text(_string(wire.get(kind), f"{path}.{kind}"))
+    if kind == "input_audio":
+        source = _input_audio(wire.get("input_audio"), f"{path}.input_audio")
+    elif isinstance(kind, str) and kind in MEDIA:
+        source = MediaSource(MEDIA[kind], _url(wire.get(kind), f"{path}.{kind}"), f"{path}.{kind}")
+    else:
+        known = ", ".join(("text", *MEDIA, "input_audio", "refusal"))
+        what = "is missing" if kind is None else f"is {str(kind)[:40]!r}"
+        raise InvalidRequest(f"`{path}.type` {what}; known part types are {known}.", param=f"{path}.type")
+    sources.append(source)
+    return MediaSlot(source.kind, len(sources) - 1)
+
+
+def _url(wire: Any, path: str) -> str:
+    if isinstance(wire, dict):
+        detail = wire.get("detail")
+        if detail not in DETAILS:
+            raise InvalidRequest(f"`{path}.detail` must be auto, low or high.", param=f"{path}.detail")
+        wire, path = wire.get("url"), f"{path}.url"
+    url = _string(wire, path)
+    if not url.strip():
+        raise InvalidRequest(f"`{path}` is empty; send an http(s) or data: URL.", param=path)
+    return url
+
+
+def _input_audio(wire: Any, path: str) -> MediaSource:
+    if not isinstance(wire, dict):
+        raise InvalidRequest(f"`{path}` must be an object with `data` and `format`.", param=path)
+    data, container = _string(wire.get("data"), f"{path}.data"), wire.get("format")
+    if container not in AUDIO_FORMATS:
+        raise InvalidRequest(f"`{path}.format` must be one of {', '.join(AUDIO_FORMATS)}.", param=f"{path}.format")
+    return MediaSource("audio", f"data:audio/{container};base64,{data}", path)
+
+
+def _string(value: Any, path: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidRequest(f"`{path}` must be a string, not {json_name(value)}.", param=path)
+    return value

@@ -1,0 +1,38 @@
+"""When to stop starting workers that die at once. Pure: the caller brings the clock."""
+
+from __future__ import annotations
+
+from collections import deque
+
+MAX_FAILURES = 3
+WINDOW_S = 60.0
+FIRST_PAUSE_S = 10.0
+MAX_PAUSE_S = 300.0
+
+
+class Circuit:
+    """Counts failures of one model; after three within a minute it asks for a pause, each twice as long as the last."""
+
+    def __init__(self) -> None:
+        self._failures: deque[float] = deque(maxlen=MAX_FAILURES)
+        self._until = 0.0
+        self._pause_s = FIRST_PAUSE_S
+        self.reason = ""
+
+    def failed(self, now: float, reason: str) -> None:
+        """Record that a worker failed to load, or died before it was of any use."""
+        self.reason = reason
+        self._failures.append(now)
+        if len(self._failures) == MAX_FAILURES and now - self._failures[0] <= WINDOW_S:
+            self._until = now + self._pause_s
+            self._pause_s = min(2 * self._pause_s, MAX_PAUSE_S)
+            self._failures.clear()
+
+    def worked(self) -> None:
+        """Record that a worker did what it is for."""
+        self._failures.clear()
+        self._pause_s = FIRST_PAUSE_S
+
+    def wait_s(self, now: float) -> float:
+        """Return how long no worker should be started; 0: go on."""
+        return max(0.0, self._until - now)

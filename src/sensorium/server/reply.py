@@ -1,0 +1,39 @@
+"""JSON responses, and errors as responses."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.responses import Response
+
+from sensorium.errors import InvalidRequest, ModelNotFound, SensoriumError, Unauthorized
+from sensorium.protocol.errors import error_body
+
+_encoder = msgspec.json.Encoder()
+
+
+def json_response(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Return `value` as JSON."""
+    return Response(_encoder.encode(value), status, headers, media_type="application/json")
+
+
+def error_response(error: SensoriumError, close: bool = False) -> Response:
+    """Return `error` with its status and the superset body; `close` ends the connection after it."""
+    headers: dict[str, str] = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    if close:
+        headers["Connection"] = "close"
+    return json_response(error_body(error), error.status, headers)
+
+
+def routing_error(status: int, method: str, path: str, headers: dict[str, str] | None) -> Response:
+    """Return the error of a request that no route takes: 404, 405 and the like, in the same form as all others."""
+    shown = f"{method} {path[:200]!r}"
+    error: SensoriumError
+    if status == 404:
+        error = ModelNotFound(f"There is no {shown}; /docs lists what there is.", code="not_found")
+    else:
+        error = InvalidRequest(f"{shown} is not served; /docs lists what is.", code="method_not_allowed")
+    return json_response(error_body(error), status, headers)

@@ -1,0 +1,102 @@
+"""Answers on a terminal: the model in this process, messages with pictures, and printing what comes."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import mimetypes
+import os
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import click
+
+from sensorium.errors import InvalidRequest
+from sensorium.settings import EngineSettings
+
+Messages = list[dict[str, Any]]
+
+
+class Answering(Protocol):
+    """Something that continues a conversation."""
+
+    name: str
+
+    def answer(
+        self, messages: Messages, *, max_tokens: int | None, temperature: float | None
+    ) -> Generator[str, None, None]:
+        """Yield the answer in pieces."""
+
+
+class LocalModel:
+    """The model of `settings`, loaded in this process."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        # torch's OpenMP reads this when it is loaded; see worker/launcher.py.
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        logging.basicConfig(level="WARNING", format="%(levelname)s %(name)s: %(message)s")
+        from sensorium.llm import LLM  # here, because it imports torch
+
+        options = {
+            name: getattr(settings, name) for name in settings.__struct_fields__ if name not in ("model", "name")
+        }
+        self._llm = LLM(settings.model, **options)
+        self.name = settings.model
+
+    def __enter__(self) -> LocalModel:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._llm.close()
+
+    def answer(
+        self, messages: Messages, *, max_tokens: int | None, temperature: float | None
+    ) -> Generator[str, None, None]:
+        """Yield the answer in pieces."""
+        from sensorium.types import SamplingParams
+
+        sampling = {**self._llm.info.default_sampling, "max_tokens": max_tokens}
+        if temperature is not None:
+            sampling["temperature"] = temperature
+        return self._llm.stream(messages, SamplingParams(**sampling))
+
+
+def user_message(question: str, pictures: Sequence[str]) -> dict[str, Any]:
+    """Return a message of the user: the pictures, then the question."""
+    if not pictures:
+        return {"role": "user", "content": question}
+    parts: list[dict[str, Any]] = [
+        {"type": "image_url", "image_url": {"url": picture_url(picture)}} for picture in pictures
+    ]
+    return {"role": "user", "content": [*parts, {"type": "text", "text": question}]}
+
+
+def picture_url(picture: str) -> str:
+    """Return the address of a picture: a file's bytes as a data: URL, any other address as it is.
+
+    Raises:
+        InvalidRequest: there is no such file.
+    """
+    if picture.startswith(("http://", "https://", "data:")):
+        return picture
+    path = Path(picture).expanduser()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidRequest(f"{picture!r} cannot be read: {error.strerror}.", param="image") from None
+    kind = mimetypes.guess_type(path.name)[0] or "image/png"
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def print_answer(pieces: Generator[str, None, None]) -> str:
+    """Print pieces as they come, and return them as one text."""
+    said: list[str] = []
+    with closing(pieces):
+        for piece in pieces:
+            said.append(piece)
+            click.echo(piece, nl=False)
+    click.echo()
+    return "".join(said)

@@ -1,0 +1,55 @@
+"""`sensorium serve`: start what is slow first, then the server, and say when it is ready."""
+
+from __future__ import annotations
+
+import logging
+
+import click
+from rich.console import Console
+
+from sensorium.settings import EngineSettings, ServerSettings
+from sensorium.worker.launcher import Launcher
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def serve(models: dict[str, EngineSettings], settings: ServerSettings, log_level: str) -> int:
+    """Serve until a signal ends it; return the exit status.
+
+    Raises:
+        SensoriumError: it cannot start.
+    """
+    launcher = Launcher()
+    launcher.start()  # its imports take longer than everything below
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if settings.host not in _LOOPBACK and not settings.api_keys:
+        click.echo(
+            f"Warning: everybody who reaches {settings.host}:{settings.port} can use this server. "
+            "Give --api-key, or leave --host out.",
+            err=True,
+        )
+
+    from sensorium.registry.pool import Pool
+    from sensorium.server.run import run
+    from sensorium.terminal.banner import show_banner
+    from sensorium.terminal.progress import LoadProgress
+
+    pool: Pool
+    progress = LoadProgress(Console(stderr=True))
+
+    def make_pool() -> Pool:
+        nonlocal pool
+        pool = Pool(models, launcher=launcher, keep_loaded=settings.preload, on_progress=progress.show)
+        return pool
+
+    def on_ready(url: str) -> None:
+        progress.stop()
+        info = pool.info(pool.names()[0])
+        key = settings.api_keys[0] if settings.api_keys else None
+        show_banner(Console(), url, pool.names(), sees=info is not None and "image" in info.modalities, api_key=key)
+
+    try:
+        with progress:
+            return run(settings, make_pool, on_ready)
+    finally:
+        launcher.close()

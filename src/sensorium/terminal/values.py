@@ -1,0 +1,113 @@
+"""Values of options: how they are written, and what to say when they are not."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_MODALITIES = ("image", "video", "audio")
+_SAME_DTYPES = {"half": "float16", "float": "float32"}
+_PROCESSOR = ("min_pixels", "max_pixels")
+
+
+class Bytes(click.ParamType[int]):
+    """A number of bytes: 1073741824, 512MiB, 2GiB, 1.5g. Units are powers of 1024."""
+
+    name = "bytes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", str(value).strip().lower())
+        if match is None:
+            self.fail(f"{value!r} is not a size; write 512MiB, 2GiB or a number of bytes.", param, ctx)
+        return int(float(match[1]) * _UNITS[match[2]])
+
+
+class Limits(click.ParamType[dict[str, int]]):
+    """How many media items a request may have: '{"image": 5, "video": 2}' or image=5,video=2."""
+
+    name = "limits"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, int]:
+        if isinstance(value, dict):
+            return value
+        text = str(value).strip()
+        if text.startswith("{"):
+            limits = _json_object(self, text, param, ctx)
+        else:
+            limits = dict(pair.partition("=")[::2] for pair in text.split(","))
+        result: dict[str, int] = {}
+        for name, limit in limits.items():
+            if name.strip() not in _MODALITIES:
+                self.fail(f"{name!r} is no kind of media; kinds are {', '.join(_MODALITIES)}.", param, ctx)
+            if isinstance(limit, bool) or not re.fullmatch(r"\d+", str(limit).strip()):
+                self.fail(f"the limit of {name!r} is {limit!r}; write a whole number, 0 or more.", param, ctx)
+            result[name.strip()] = int(limit)
+        return result
+
+
+class ProcessorOptions(click.ParamType[dict[str, int]]):
+    """Options of the image processor: '{"min_pixels": 3136, "max_pixels": 1003520}'."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, int]:
+        options = value if isinstance(value, dict) else _json_object(self, str(value), param, ctx)
+        for name, number in options.items():
+            if name not in _PROCESSOR:
+                self.fail(f"{name!r} is not an option of the processor; they are {', '.join(_PROCESSOR)}.", param, ctx)
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                self.fail(f"{name} is {number!r}; it must be a whole number above 0.", param, ctx)
+        return options
+
+
+class Device(click.ParamType[str]):
+    """Where to compute: auto, cpu, cuda, cuda:N."""
+
+    name = "device"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(value)):
+            self.fail(f"{value!r} is not one of auto, cpu, cuda, cuda:N.", param, ctx)
+        return str(value)
+
+
+class Template(click.ParamType[str]):
+    """A chat template: a file, or the template itself."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if "{" not in text and not Path(text).is_file():
+            self.fail(f"there is no file {text!r}, and it is no template either (it has no braces).", param, ctx)
+        return text
+
+
+class Dtype(click.Choice[str]):
+    """The numbers to compute with; `half` and `float` are other names of two of them."""
+
+    def __init__(self) -> None:
+        super().__init__(["auto", "bfloat16", "float16", "float32", *_SAME_DTYPES])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        chosen = super().convert(value, param, ctx)
+        return _SAME_DTYPES.get(chosen, chosen)
+
+
+def _json_object(
+    kind: click.ParamType[Any], text: str, param: click.Parameter | None, ctx: click.Context | None
+) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        kind.fail(f"{text!r} is not a JSON object.", param, ctx)
+    return value

@@ -1,0 +1,146 @@
+"""The gateway's side of the zygote: start it early, ask it for workers, start another if it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from sensorium.errors import ModelUnavailable
+from sensorium.worker import prctl
+from sensorium.worker.child import Child
+
+NATIVE = "sensorium.worker.native:NativeModel"
+PRELOAD = ("torch", "tokenizers", "safetensors.torch", "jinja2")
+
+_ANSWER_S = 120.0  # importing torch from a cold disk is slow
+_OPENMP = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+
+
+class Launcher:
+    """Owns the zygote.
+
+    Args:
+        entry: "module:class" of the model a worker runs; the class has `load` (see worker/process.py).
+        preload: modules to import before the first fork.
+    """
+
+    def __init__(self, entry: str = NATIVE, preload: Sequence[str] = PRELOAD) -> None:
+        self._entry = entry
+        self._preload = tuple(preload)
+        self._zygote: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._turn = asyncio.Lock()
+        self._ids = itertools.count()
+
+    @property
+    def pid(self) -> int | None:
+        """The zygote's process id while it runs."""
+        return self._zygote.pid if self._zygote and self._zygote.poll() is None else None
+
+    def start(self) -> None:
+        """Start the zygote if none runs; returns at once, its imports go on by themselves.
+
+        Call it from the main thread: the kernel ends the zygote with the thread that started it.
+        """
+        if self.pid is not None:
+            return
+        self._drop()
+        prctl.adopt_orphans()
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", __name__.replace("launcher", "zygote")]
+        with theirs:
+            self._zygote = subprocess.Popen(
+                [*command, str(theirs.fileno()), self._entry, *self._preload],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # nothing of a worker may get into the output of a command
+                env=_environment(),
+                start_new_session=True,
+            )
+        ours.setblocking(False)
+        self._control = ours
+
+    async def spawn(self) -> tuple[socket.socket, Child]:
+        """Fork a worker; return our end of its socket, and the process.
+
+        Raises:
+            ModelUnavailable: no worker could be started.
+        """
+        async with self._turn:
+            for last_try in (False, True):
+                self.start()
+                ours, theirs = socket.socketpair()
+                ours.setblocking(False)
+                try:
+                    with theirs:
+                        pid = await asyncio.wait_for(self._ask(theirs), _ANSWER_S)
+                    return ours, Child(pid)
+                except TimeoutError:
+                    ours.close()
+                    self._drop()
+                    raise ModelUnavailable(
+                        f"No worker process could be started: the zygote did not answer within {_ANSWER_S:g} s.",
+                    ) from None
+                except (OSError, EOFError) as error:
+                    ours.close()
+                    self._drop()
+                    if last_try:
+                        raise ModelUnavailable(
+                            "No worker process could be started: the zygote ended. Its own output on standard error "
+                            "says why.",
+                        ) from error
+                except BaseException:
+                    ours.close()
+                    raise
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """End the zygote. Workers are not touched."""
+        self._drop()
+
+    async def _ask(self, theirs: socket.socket) -> int:
+        assert self._control is not None
+        loop = asyncio.get_running_loop()
+        request_id = str(next(self._ids))
+        line = json.dumps({"id": request_id}).encode() + b"\n"
+        socket.send_fds(self._control, [line], [theirs.fileno()])
+        pending = b""
+        while True:
+            data = await loop.sock_recv(self._control, 1 << 12)
+            if not data:
+                raise EOFError
+            *lines, pending = (pending + data).split(b"\n")
+            for answer in map(json.loads, lines):
+                if answer["id"] != request_id:
+                    continue  # of a request whose caller was cancelled; that worker's socket is closed
+                if "error" in answer:
+                    raise ModelUnavailable(
+                        "No worker process could be started: the system has no room for another process."
+                    )
+                return int(answer["pid"])
+
+    def _drop(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._zygote is not None:
+            self._zygote.kill()
+            self._zygote.wait()
+            self._zygote = None
+
+
+def _environment() -> dict[str, str]:
+    environment = dict(os.environ)
+    # libgomp reads these once, when it is loaded. Spinning long wins a little on an idle machine and loses half the
+    # speed as soon as the gateway or a neighbour wants the core.
+    if not any(name in environment for name in _OPENMP):
+        environment["GOMP_SPINCOUNT"] = "1000"
+    # numpy's OpenBLAS would start threads on import, before the fork.
+    environment.setdefault("OPENBLAS_NUM_THREADS", "1")
+    return environment

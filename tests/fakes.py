@@ -1,0 +1,186 @@
+"""A model that repeats what it is told, and a pool of one. A token is a character."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from sensorium.errors import ContextLengthExceeded, MediaError, ModelNotFound, ModelUnavailable, WorkerDied
+from sensorium.settings import MediaLimits
+from sensorium.types import (
+    Delta,
+    Event,
+    MediaItem,
+    MediaSource,
+    ModelInfo,
+    PositionLogprobs,
+    Request,
+    Started,
+    Text,
+    TokenLogprob,
+)
+from sensorium.worker.frames import Tokens
+
+INFO = ModelInfo(
+    name="echo",
+    family="echo",
+    path="/models/echo",
+    max_model_len=4096,
+    modalities=("text", "image"),
+    default_sampling={"top_k": 20, "temperature": 0.5},
+    dtype="float32",
+    device="cpu",
+    weights_bytes=0,
+    kv_cache_tokens=4096,
+    load_s=0.0,
+)
+
+
+class EchoModel:
+    """Answers with the last message's text; a media item reads as `<image 3>`, 3 being its bytes."""
+
+    def __init__(self, delay_s: float = 0.0, die_after: int | None = None, **info: Any) -> None:
+        self.info = msgspec.structs.replace(INFO, **info)
+        self.delay_s = delay_s
+        self.die_after = die_after  # tokens
+        self.seen: list[Request] = []
+        self.running = 0
+        self.closed_early = 0
+
+    async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
+        """Say the prompt's text again, one character a step, for every choice."""
+        self.seen.append(request)
+        text = self.text(request)
+        room = self.info.max_model_len - len(text)
+        if room < 1:
+            raise ContextLengthExceeded(f"The prompt has {len(text)} tokens; the limit is {self.info.max_model_len}.")
+        self.running += 1
+        finished = False
+        try:
+            yield Started(request.id, len(text))
+            answer, finish, stop = self.answer(text, request, room)
+            for place, character in enumerate(answer):
+                await asyncio.sleep(self.delay_s)
+                if self.die_after is not None and place >= self.die_after:
+                    raise WorkerDied("The worker ended.")
+                last = place == len(answer) - 1
+                for index in range(request.sampling.n):
+                    yield Delta(
+                        request.id,
+                        index,
+                        character,
+                        [ord(character)] if character else [],
+                        self.logprobs(character, request),
+                        finish if last else None,
+                        stop if last else None,
+                        num_cached_tokens=2,
+                    )
+            finished = True
+        finally:
+            self.running -= 1
+            self.closed_early += not finished
+
+    async def tokenize(self, request: Request) -> Tokens:
+        """Return the characters."""
+        self.seen.append(request)
+        text = self.text(request)
+        return Tokens(request.id, [ord(character) for character in text], text, list(text))
+
+    async def detokenize(self, token_ids: list[int]) -> Tokens:
+        """Return the text."""
+        return Tokens("", token_ids, "".join(map(chr, token_ids)))
+
+    @staticmethod
+    def text(request: Request) -> str:
+        """Return what is said again."""
+        if request.messages is None:
+            return request.prompt if request.prompt is not None else "".join(map(chr, request.prompt_token_ids or []))
+        parts = request.messages[-1].content
+        return "".join(
+            part.text
+            if isinstance(part, Text)
+            else f"<{request.media[part.index].kind} {len(request.media[part.index].data)}>"
+            for part in parts
+        )
+
+    @staticmethod
+    def answer(text: str, request: Request, room: int) -> tuple[list[str], str, str | None]:
+        """Return the tokens, and why they end."""
+        sampling = request.sampling
+        limit = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
+        for stop in sampling.stop or ():
+            if stop in text:
+                return [*text[: text.index(stop)][:limit]] or [""], "stop", stop
+        return [*text[:limit]] or [""], "stop" if len(text) <= limit else "length", None
+
+    @staticmethod
+    def logprobs(character: str, request: Request) -> list[PositionLogprobs]:
+        """Return certain-looking numbers for the character and its neighbours."""
+        wanted = request.sampling.logprobs
+        if wanted is None or not character:
+            return []
+        near = [TokenLogprob(ord(character) + k, chr(ord(character) + k), -0.5 - k, k + 1) for k in range(wanted)]
+        return [PositionLogprobs(TokenLogprob(ord(character), character, -0.5, 1, character.encode()), near)]
+
+
+class FakePool:
+    """Serves given models; `unavailable` names one that does not load."""
+
+    def __init__(self, models: dict[str, EchoModel], unavailable: str | None = None) -> None:
+        self.models = models
+        self.unavailable = unavailable
+        self.leases = 0
+        self.fine = (True, "")
+        self.closed = False
+
+    def names(self) -> list[str]:
+        """Return the names."""
+        return list(self.models)
+
+    def default(self) -> str | None:
+        """Return the only name."""
+        return next(iter(self.models)) if len(self.models) == 1 else None
+
+    @asynccontextmanager
+    async def lease(self, name: str) -> AsyncIterator[EchoModel]:
+        """Count leases."""
+        if name not in self.models:
+            raise ModelNotFound(f"No {name}.")
+        if name == self.unavailable:
+            raise ModelUnavailable("It does not fit.", retry_after_s=7)
+        self.leases += 1
+        try:
+            yield self.models[name]
+        finally:
+            self.leases -= 1
+
+    def info(self, name: str) -> ModelInfo | None:
+        """Return the model's info."""
+        return self.models[name].info
+
+    def ready(self) -> tuple[bool, str]:
+        """Return what the test wants."""
+        return self.fine
+
+    def counters(self) -> dict[str, dict[str, float]]:
+        """Return one counter a model."""
+        return {name: {"num_running": float(model.running)} for name, model in self.models.items()}
+
+    async def close(self, grace_s: float) -> None:
+        """Note it."""
+        self.closed = True
+
+
+async def fetch_data(sources: Sequence[MediaSource], limits: MediaLimits) -> list[MediaItem]:
+    """Read base64 data: URLs; everything else is unreachable."""
+    items = []
+    for source in sources:
+        if not source.url.startswith("data:"):
+            raise MediaError(f"{source.where}: cannot be reached.", param=source.where, code="media_unreachable")
+        items.append(MediaItem(source.kind, base64.b64decode(source.url.partition(",")[2]), source.where))
+    return items

@@ -1,0 +1,40 @@
+"""One tiny checkpoint per family and layout, written once per session, and transformers' model of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.checkpoints import Layout, make_checkpoint
+
+Checkpoint = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """checkpoint("qwen2_vl") -> the folder."""
+
+    @cache
+    def build(family: str, layout: Layout = "hub") -> Path:
+        path = tmp_path_factory.mktemp(f"{family}-{layout}")
+        make_checkpoint(family, path, layout=layout)
+        return path
+
+    return build
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((path / "config.json").read_text())
+    return config
+
+
+@pytest.fixture(autouse=True)
+def _no_grad() -> Any:
+    with torch.inference_mode():
+        yield

@@ -1,0 +1,122 @@
+"""Whole models against transformers: logits of every position, and greedy tokens through the engine."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sensorium.engine.engine import Engine, EngineLimits
+from sensorium.engine.sequence import Prompt, Sequence
+from sensorium.families import find
+from sensorium.families.family import Encoder, EncoderInput, Family, ImageProcessor, MediaSpan
+from sensorium.model.attention import make_plan
+from sensorium.model.decoder import Decoder, Step
+from sensorium.model.weights import load_weights
+from sensorium.types import SamplingParams
+from tests.checkpoints import FAMILIES, VISION_FAMILIES
+from tests.families.conftest import Checkpoint, read_config
+from tests.families.reference import reference_logits
+
+CPU = torch.device("cpu")
+IMAGE_SIZES = [(120, 90), (60, 260), (224, 224)]  # (height, width)
+NUM_OUTPUT = 12
+
+
+@cache
+def load(path: Path) -> tuple[Family, Decoder, Encoder | None]:
+    config = read_config(path)
+    family = find(config)
+    weights = load_weights(path, family.rename, torch.float32, CPU, lambda phase, fraction: None)
+    encoder = family.encoder(config, torch.float32, CPU) if family.encoder else None
+    if encoder is not None:
+        encoder.load(weights["encoder"])
+    return family, Decoder(family.decoder(config), weights["decoder"]), encoder
+
+
+def pictures(path: Path, family: Family, count: int) -> list[EncoderInput]:
+    make = family.image_processor
+    assert make is not None
+    preprocessor = json.loads((path / "preprocessor_config.json").read_text())
+    processor: ImageProcessor = make(read_config(path), preprocessor)
+    rng = np.random.default_rng(11)
+    return [processor(rng.integers(0, 256, (h, w, 3), dtype=np.uint8), {}) for h, w in IMAGE_SIZES[:count]]
+
+
+def build_prompt(path: Path, family: Family, images: list[EncoderInput], keys: str = "") -> Prompt:
+    """Return text, then each image between its two markers and some more text."""
+    rng = np.random.default_rng(3)
+    config = read_config(path)
+    token_ids = rng.integers(0, 560, 9).tolist()
+    spans = []
+    for index, image in enumerate(images):
+        token_ids.append(config["vision_start_token_id"])
+        spans.append(MediaSpan(len(token_ids), image.num_tokens, f"{keys}{index}".encode(), image.grid))
+        token_ids += [config["image_token_id"]] * image.num_tokens
+        token_ids += [config["vision_end_token_id"], *rng.integers(0, 560, index + 1).tolist()]
+    if family.positions is None:
+        return Prompt(token_ids)
+    positions, delta = family.positions(len(token_ids), spans, config)
+    return Prompt(token_ids, tuple(spans), tuple(images), positions=positions, position_delta=delta)
+
+
+def our_logits(decoder: Decoder, encoder: Encoder | None, prompt: Prompt) -> torch.Tensor:
+    """Return (n, vocab_size) logits of one forward pass over the whole prompt."""
+    num_tokens = len(prompt.token_ids)
+    rows, features = None, None
+    if prompt.inputs:
+        assert encoder is not None
+        *_, encoded = encoder.encode([item for item in prompt.inputs if item is not None])
+        assert encoded is not None
+        features = torch.cat(encoded)
+        rows = torch.cat([torch.arange(span.offset, span.offset + span.length) for span in prompt.spans])
+    positions = np.arange(num_tokens) if prompt.positions is None else prompt.positions
+    step = Step(
+        token_ids=torch.tensor(prompt.token_ids),
+        positions=torch.from_numpy(positions),
+        plan=make_plan([(0, num_tokens, range(1, 41))], 16, torch.float32, CPU),
+        logit_rows=torch.arange(num_tokens),
+        media_rows=rows,
+        media_features=features,
+    )
+    return decoder.forward(step, decoder.new_cache(num_blocks=41, block_size=16))
+
+
+CASES = [(name, count) for name in FAMILIES for count in ((0, 1, 3) if name in VISION_FAMILIES else (0,))]
+
+
+@pytest.mark.parametrize("layout", ["hub", "saved"])
+@pytest.mark.parametrize(("name", "num_images"), CASES)
+def test_logits_equal_transformers(name: str, num_images: int, layout: str, checkpoint: Checkpoint) -> None:
+    path = checkpoint(name, layout)
+    family, decoder, encoder = load(path)
+    images = pictures(path, family, num_images) if num_images else []
+    prompt = build_prompt(path, family, images)
+    wanted = reference_logits(path, name, prompt.token_ids, images)
+    found = our_logits(decoder, encoder, prompt)
+    assert wanted.std() > 0.5
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_greedy_tokens_equal_transformers(name: str, checkpoint: Checkpoint) -> None:
+    path = checkpoint(name)
+    family, decoder, encoder = load(path)
+    images = pictures(path, family, 2) if name in VISION_FAMILIES else []
+    prompt = build_prompt(path, family, images)
+    engine = Engine(decoder, encoder, EngineLimits(num_blocks=64, block_size=8, max_num_batched_tokens=40))
+    sequence = Sequence(("a", 0), prompt, SamplingParams(temperature=0.0), NUM_OUTPUT, frozenset(), seed=0)
+    assert engine.add(sequence)
+    while len(sequence.token_ids) < len(prompt.token_ids) + NUM_OUTPUT:
+        engine.step()
+    engine.remove(sequence)
+
+    wanted = list(prompt.token_ids)
+    for _ in range(NUM_OUTPUT):
+        # The whole prefix again each time: transformers' positions of generated tokens are tested as well.
+        wanted.append(int(reference_logits(path, name, wanted, images)[-1].argmax()))
+    assert sequence.token_ids == wanted

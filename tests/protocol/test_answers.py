@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import msgspec
+import pytest
+
+from sensorium.errors import ModelUnavailable, Overloaded, WorkerDied
+from sensorium.protocol import sse
+from sensorium.protocol.chat_answer import ChatAnswer
+from sensorium.protocol.completions_answer import CompletionAnswer
+from sensorium.types import Delta, Event, PositionLogprobs, Started, TokenLogprob
+
+EVENTS: list[Event] = [
+    Started("r", 7),
+    Delta("r", 0, "He", [1], num_cached_tokens=4),
+    Delta("r", 1, "", [2]),  # held back
+    Delta("r", 1, "Yo", [3], finish_reason="length"),
+    Delta("r", 0, "", [4], finish_reason="stop", stop_reason=4),
+]
+
+
+def events_of(data: bytes) -> list[Any]:
+    return [json.loads(line[6:]) for line in data.decode().split("\n\n") if line and line != "data: [DONE]"]
+
+
+@pytest.mark.parametrize("kind", [ChatAnswer, CompletionAnswer])
+def test_the_fold_equals_the_stream(kind: type[ChatAnswer] | type[CompletionAnswer]) -> None:
+    streamed, folded = kind("i", "m", 1, 2, include_usage=True), kind("i", "m", 1, 2)
+    data = b"".join(streamed.chunk(event) for event in EVENTS) + streamed.end()
+    for event in EVENTS:
+        folded.add(event)
+    whole = json.loads(msgspec.json.encode(folded.body()))
+    chunks = events_of(data)
+    for index, text in enumerate(["He", "Yo"]):
+        mine = [choice for chunk in chunks for choice in chunk["choices"] if choice["index"] == index]
+        assert "".join(choice["delta"]["content"] if "delta" in choice else choice["text"] for choice in mine) == text
+        final = whole["choices"][index]
+        assert (final["message"]["content"] if "message" in final else final["text"]) == text
+        assert [mine[-1][name] for name in ("finish_reason", "stop_reason")] == [
+            final[name] for name in ("finish_reason", "stop_reason")
+        ]
+    assert chunks[-1]["usage"] == whole["usage"]
+    assert whole["usage"] == {
+        "prompt_tokens": 7,
+        "completion_tokens": 4,
+        "total_tokens": 11,
+        "prompt_tokens_details": {"cached_tokens": 4},
+    }
+    assert data.endswith(sse.DONE)
+
+
+@pytest.mark.parametrize("kind", [ChatAnswer, CompletionAnswer])
+def test_an_open_choice_is_not_an_answer(kind: type[ChatAnswer] | type[CompletionAnswer]) -> None:
+    answer = kind("i", "m", 1, 2)
+    for event in EVENTS[:-1]:
+        answer.add(event)
+    with pytest.raises(WorkerDied):
+        answer.body()
+    with pytest.raises(WorkerDied):
+        answer.end()
+    with pytest.raises(ModelUnavailable):
+        answer.chunk(Delta("r", 0, "", finish_reason="abort"))
+
+
+def test_minus_infinity_is_a_number() -> None:
+    never = TokenLogprob(1, "a", -math.inf, 9)
+    answer = ChatAnswer("i", "m", 1, logprobs=True)
+    answer.add(Delta("r", 0, "a", [1], [PositionLogprobs(never, [never])], "stop"))
+    (entry,) = json.loads(msgspec.json.encode(answer.body()))["choices"][0]["logprobs"]["content"]
+    assert entry["logprob"] == entry["top_logprobs"][0]["logprob"] == -9999.0
+
+
+def test_half_a_character_has_its_own_bytes() -> None:
+    half = TokenLogprob(1, "\ufffd", -1.0, 1, b"\xe4\xbd")
+    answer = ChatAnswer("i", "m", 1)
+    (chunk,) = events_of(answer.chunk(Delta("r", 0, "", [1], [PositionLogprobs(half)])))
+    assert chunk["choices"][0]["logprobs"]["content"][0]["bytes"] == [0xE4, 0xBD]
+    assert chunk["choices"][0]["delta"]["content"] == ""
+
+
+def test_events_are_one_line_each() -> None:
+    data = sse.event({"text": "a\r\nb\n\ndata: [DONE]\u2028"})
+    assert data.startswith(b"data: ")
+    assert data.endswith(b"\n\n")
+    assert data.count(b"\n") == 2
+    assert b"\r" not in data
+    (error,) = events_of(sse.error_event(Overloaded("Full.")))
+    assert (error["object"], error["error"]["type"], error["message"]) == ("error", "overloaded_error", "Full.")

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from sensorium.errors import ConfigurationError, SensoriumError
+from sensorium.terminal.remote import RemoteModel
+
+KEY = "Bearer k"
+
+
+class OpenAI(BaseHTTPRequestHandler):
+    """Answers like an OpenAI server; the question says how."""
+
+    def do_GET(self) -> None:
+        if self.headers.get("Authorization") != KEY:
+            self._reply(401, json.dumps({"error": {"message": "Who are you?"}}))
+        else:
+            self._reply(200, json.dumps({"data": [{"id": "m1"}, {"id": "m2"}]}))
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        question = body["messages"][-1]["content"]
+        if question == "refuse":
+            self._reply(400, json.dumps({"error": {"message": "Not that."}}))
+            return
+        deltas: list[Any] = [{"choices": [{"delta": {"content": text}}]} for text in ("", body["model"], " says ")]
+        lines = [*deltas, {"choices": [{"delta": {}}]}, {"choices": [], "usage": {}}]
+        if question == "break":
+            lines.append({"error": {"message": "It died."}})
+        text = "".join(f"data: {json.dumps(line)}\n\n" for line in lines)
+        self._reply(200, text if question == "break" else f"{text}data: [DONE]\n\n")
+
+    def _reply(self, status: int, text: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Stay quiet."""
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), OpenAI) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def ask(url: str, question: str) -> list[str]:
+    with RemoteModel(url, "k") as model:
+        return list(model.answer([{"role": "user", "content": question}], max_tokens=5, temperature=0))
+
+
+@pytest.mark.parametrize("ending", ["", "/", "/v1", "/v1/"])
+def test_it_streams_from_the_first_model(url: str, ending: str) -> None:
+    assert ask(url + ending, "hello") == ["m1", " says "]
+
+
+def test_refusals_and_breaks_are_told_in_the_servers_words(url: str) -> None:
+    with pytest.raises(SensoriumError, match=r"answered 400: Not that\."):
+        ask(url, "refuse")
+    with pytest.raises(SensoriumError, match=r"It died\."):
+        ask(url, "break")
+    with pytest.raises(ConfigurationError, match=r"answered 401: Who are you\?"):
+        RemoteModel(url, None)

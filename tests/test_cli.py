@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import sensorium.terminal.serve
+from sensorium import __version__
+from sensorium.cli import _main
+from sensorium.settings import GIB, MIB, EngineSettings, ServerSettings
+from sensorium.terminal.arguments import normalise
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, EngineSettings], ServerSettings, str]]:
+    calls: list[Any] = []
+
+    def record(*arguments: Any) -> int:
+        calls.append(arguments)
+        return 0
+
+    monkeypatch.setattr(sensorium.terminal.serve, "serve", record)
+    return calls
+
+
+def run(line: list[str]) -> int:
+    return _main(normalise(line))
+
+
+def test_serve_without_anything_serves_the_bundled_model_on_loopback(served: list[Any]) -> None:
+    assert run(["serve"]) == 0
+    models, settings, _ = served[0]
+    assert models == {"tiny-vl": EngineSettings("tiny-vl", name="tiny-vl")}
+    assert (settings.host, settings.port, settings.api_keys) == ("127.0.0.1", 8000, ())
+
+
+def test_every_option_arrives(served: list[Any]) -> None:
+    line = """serve Qwen/Qwen3-VL-2B-Instruct --host 0.0.0.0 --port 9000 --api-key k1 --api-key k2 --dtype half
+        --max_model_len 2048 --max-num-seqs=16 --max_num_batched_tokens 512 --served-model-name a b --device cuda:1
+        --gpu_memory_utilization .8 --kv-cache-memory 2GiB --block-size 32 --no-enable-prefix-caching
+        --encoder-cache-memory 64MiB --min-pixels 100 --max-pixels 2000 --revision main --seed 3 --threads 2
+        --trust-remote-code --allow-private-media --max-image-bytes 5MiB --max-image-pixels 1000 --grace 5
+        --limit_mm_per_prompt image=5,video=2 --tensor-parallel-size=1 --log-level debug --no-preload"""
+    assert run([*line.split(), "--chat-template", "{{ messages }}"]) == 0
+    models, settings, log_level = served[0]
+    assert list(models) == ["a", "b"]
+    engine = models["a"]
+    assert models["b"] is engine
+    assert (engine.model, engine.name, engine.dtype, engine.device) == (
+        "Qwen/Qwen3-VL-2B-Instruct",
+        "a",
+        "float16",
+        "cuda:1",
+    )
+    assert (engine.max_model_len, engine.max_num_seqs, engine.max_num_batched_tokens) == (2048, 16, 512)
+    assert (engine.gpu_memory_utilization, engine.kv_cache_bytes, engine.block_size) == (0.8, 2 * GIB, 32)
+    assert (engine.enable_prefix_caching, engine.encoder_cache_bytes) == (False, 64 * MIB)
+    assert engine.mm_processor_kwargs == {"min_pixels": 100, "max_pixels": 2000}
+    assert (engine.revision, engine.seed, engine.num_threads) == ("main", 3, 2)
+    assert engine.limit_mm_per_prompt == {"image": 5, "video": 2}
+    assert engine.chat_template == "{{ messages }}"
+    assert engine.media == settings.media
+    assert (engine.media.max_bytes, engine.media.max_pixels, engine.media.allow_private) == (5 * MIB, 1000, True)
+    assert (settings.host, settings.port, settings.api_keys) == ("0.0.0.0", 9000, ("k1", "k2"))
+    assert (settings.grace_s, settings.preload, log_level) == (5.0, False, "debug")
+
+
+def test_limits_and_processor_options_as_json(served: list[Any]) -> None:
+    limits, options = {"image": 5, "video": 2}, {"min_pixels": 4, "max_pixels": 9}
+    assert (
+        run(["serve", "--limit-mm-per-prompt", json.dumps(limits), "--mm-processor-kwargs", json.dumps(options)]) == 0
+    )
+    engine = served[0][0]["tiny-vl"]
+    assert (engine.limit_mm_per_prompt, engine.mm_processor_kwargs) == (limits, options)
+
+
+def test_the_key_may_come_from_the_environment(served: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SENSORIUM_API_KEY", "secret")
+    assert run(["serve"]) == 0
+    assert served[0][1].api_keys == ("secret",)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (["serve", "--dtype", "int3"], "'bfloat16', 'float16', 'float32'"),
+        (["serve", "--device", "tpu"], "auto, cpu, cuda, cuda:N"),
+        (["serve", "--block-size", "7"], "'16', '32'"),
+        (["serve", "--kv-cache-memory", "much"], "write 512MiB, 2GiB"),
+        (["serve", "--limit-mm-per-prompt", "smell=1"], "image, video, audio"),
+        (["serve", "--limit-mm-per-prompt", "image=few"], "whole number"),
+        (["serve", "--limit-mm-per-prompt", "{image: 5}"], "not a JSON object"),
+        (["serve", "--mm-processor-kwargs", '{"pixels": 1}'], "min_pixels, max_pixels"),
+        (["serve", "--min-pixels", "9", "--max-pixels", "4"], "more than max_pixels, 4"),
+        (["serve", "--gpu-memory-utilization", "2"], "0.0<x<=1.0"),
+        (["serve", "--port", "99999"], "0<=x<=65535"),
+        (["serve", "--chat-template", "no/such.jinja"], "no file 'no/such.jinja'"),
+        (["serve", "--allowed-local-media-path", "/no/such"], "does not exist"),
+        (["serve", "--tensor-parallel-size", "2"], "tensor-parallel-size"),
+        (["serve", "--workers", "2"], "--workers"),
+        (["serve", "a", "--model", "b"], "two models"),
+        (["run", "a", "b", "c"], "quotes"),
+        (["run", "question", "--image", "no/such.png"], "no/such.png"),
+        (["chat", "http://127.0.0.1:9"], "No server answers"),
+        (["fly"], "fly"),
+    ],
+)
+def test_wrong_use_is_one_line_that_names_what_is_right(
+    line: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(line) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.startswith("sensorium: ")
+    assert error.count("\n") == 1
+
+
+def test_version_is_quick_and_imports_nothing_large() -> None:
+    code = (
+        "import sys; sys.argv = ['sensorium', '--version']\n"
+        "from sensorium.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print([name for name in ('torch', 'fastapi', 'numpy', 'rich', 'asyncio', 'httpx') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == f"sensorium {__version__}\n[]\n"

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sensorium import LLM, SamplingParams
+from sensorium.errors import ConfigurationError, InvalidRequest, MediaError, SensoriumError, WorkerDied
+from tests.fake_native import FakeModel
+
+
+@pytest.fixture
+def llm() -> Iterator[LLM]:
+    with LLM("fake", _loader=FakeModel.load, limit_mm_per_prompt={"image": 2}) as made:
+        yield made
+
+
+LONG = SamplingParams(max_tokens=100)
+
+
+def test_one_prompt_gives_a_list_of_one(llm: LLM) -> None:
+    (output,) = llm.generate("hello", SamplingParams(n=2, max_tokens=4))
+    assert output.finished
+    assert output.prompt == "hello"
+    assert output.prompt_token_ids == [104, 101, 108, 108, 111]
+    assert [choice.text for choice in output.outputs] == ["hell", "hell"]
+    assert output.outputs[1].token_ids == [104, 101, 108, 108]
+    assert output.outputs[0].finish_reason == "length"
+
+
+def test_outputs_keep_the_order_of_the_prompts(llm: LLM) -> None:
+    prompts = [{"prompt": "x" * (30 - number)} for number in range(25)]
+    assert [output.outputs[0].text for output in llm.generate(prompts, LONG)] == [item["prompt"] for item in prompts]
+    assert llm.generate([], LONG) == []
+
+
+def test_each_prompt_may_have_its_own_sampling(llm: LLM) -> None:
+    outputs = llm.generate(["hello", "hello"], [SamplingParams(max_tokens=1), SamplingParams(max_tokens=2)])
+    assert [output.outputs[0].text for output in outputs] == ["h", "he"]
+    with pytest.raises(InvalidRequest, match="2 sampling_params for 1 prompts"):
+        llm.generate(["hello"], [LONG, LONG])
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.new("RGB", (4, 3), "red"),
+        Image.new("RGBA", (4, 3)),
+        Image.new("P", (4, 3)),
+        np.zeros((3, 4, 3), np.uint8),
+        [Image.new("L", (4, 3))],
+    ],
+)
+def test_pictures_arrive_as_rgb(llm: LLM, image: object) -> None:
+    (output,) = llm.generate({"prompt": "size", "multi_modal_data": {"image": image}}, LONG)
+    assert output.outputs[0].text == str(4 * 3 * 3)
+
+
+def test_pictures_are_turned_as_their_exif_says(llm: LLM) -> None:
+    from sensorium.inputs import to_item
+
+    picture = Image.new("RGB", (4, 2))
+    picture.getexif()[0x0112] = 6
+    item = to_item(picture, "here")
+    assert item.size == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ({"prompt": "a", "multi_modal_data": {"image": "cat.png"}}, "give a PIL image"),
+        ({"prompt": "a", "multi_modal_data": {"image": np.zeros((3, 4))}}, r"shape \(3, 4\) and type float64"),
+        ({"prompt": "a", "multi_modal_data": {"smell": 1}}, "'smell'"),
+        ({"prompt": "a", "prompt_token_ids": [1]}, "either"),
+        ({"propmt": "a"}, "'propmt'"),
+        ({"prompt": "a", "multi_modal_data": {"image": [np.zeros((2, 2, 3), np.uint8)] * 3}}, r"At most 2 image"),
+    ],
+)
+def test_wrong_prompts_are_refused_by_name(llm: LLM, prompt: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words):
+        llm.generate(prompt)  # type: ignore[arg-type]
+
+
+def test_chat_orders_pictures_in_memory_and_by_url() -> None:
+    from sensorium.inputs import from_messages
+    from sensorium.types import MediaSlot, Text
+
+    def picture(value: int) -> dict[str, object]:
+        return {"type": "image", "image": Image.new("RGB", (1, 1), (value, 0, 0))}
+
+    content = [
+        {"type": "image_url", "image_url": {"url": "http://example.com/0"}},
+        picture(1),
+        {"type": "text", "text": "and"},
+        {"type": "image_url", "image_url": {"url": "http://example.com/2"}},
+        picture(3),
+    ]
+    parsed = from_messages([{"role": "user", "content": content}], "m", "id", SamplingParams())
+    assert parsed.request.messages is not None
+    after_fetch = [item.data[0] for item in parsed.request.media] + [source.url[-1] for source in parsed.sources]
+    order = [
+        after_fetch[part.index] if isinstance(part, MediaSlot) else part for part in parsed.request.messages[0].content
+    ]
+    assert order == ["0", 1, Text("and"), "2", 3]
+    assert [source.where.split(".")[1] for source in parsed.sources] == ["content[0]", "content[3]"]
+
+
+def test_chat_refuses_private_addresses(llm: LLM) -> None:
+    content = [{"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/cat.png"}}]
+    with pytest.raises(MediaError):
+        llm.chat([{"role": "user", "content": content}])
+
+
+def test_stream_gives_pieces_and_can_be_left(llm: LLM) -> None:
+    def counter(name: str) -> float:
+        return llm._handle.model.beat()[1][name]
+
+    assert list(llm.stream([{"role": "user", "content": "hello"}], LONG)) == list("hello")
+    pieces = llm.stream([{"role": "user", "content": "slow"}], SamplingParams(max_tokens=None))
+    assert next(pieces) == "s"
+    pieces.close()
+    deadline = time.monotonic() + 5
+    while counter("running") or counter("aborted") != 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    with pytest.raises(InvalidRequest, match="Too late"):
+        list(llm.stream([{"role": "user", "content": "late"}], LONG))
+
+
+def test_chat_takes_one_conversation_or_several(llm: LLM) -> None:
+    def conversation(text: str) -> list[dict[str, object]]:
+        return [{"role": "user", "content": text}]
+
+    assert llm.chat(conversation("one"), LONG)[0].outputs[0].text == "one"
+    outputs = llm.chat([conversation("one"), conversation("two")], LONG)
+    assert [output.outputs[0].text for output in outputs] == ["one", "two"]
+    with pytest.raises(InvalidRequest, match="roles are"):
+        llm.chat([{"role": "king", "content": "one"}])
+
+
+def test_options() -> None:
+    with pytest.raises(TypeError, match="gpu_memory_utilisation, max_length"):
+        LLM("fake", _loader=FakeModel.load, max_length=3, gpu_memory_utilisation=0.5)
+    with pytest.raises(ConfigurationError, match="max_model_len"):
+        LLM("fake", _loader=FakeModel.load, max_model_len="long")
+    with pytest.raises(ConfigurationError, match="tensor_parallel_size"):
+        LLM("fake", _loader=FakeModel.load, tensor_parallel_size=2)
+    with pytest.raises(ConfigurationError, match="no folder"):
+        LLM("missing", _loader=FakeModel.load)
+
+
+def test_options_without_meaning_are_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    options = {"trust_remote_code": True, "disable_mm_preprocessor_cache": False, "distributed_executor_backend": "ray"}
+    LLM("fake", _loader=FakeModel.load, dtype="half", block_size=128, tensor_parallel_size=1, **options).close()
+    lines = [record.getMessage() for record in caplog.records if "no meaning" in record.getMessage()]
+    assert len(lines) == 1
+    assert all(name in lines[0] for name in options)
+
+
+def test_a_failure_of_one_prompt_is_raised_and_the_model_goes_on(llm: LLM) -> None:
+    with pytest.raises(InvalidRequest, match="Too late"):
+        llm.generate(["fine", "too late", "fine"], LONG)
+    assert llm.generate("again", LONG)[0].outputs[0].text == "again"
+
+
+def test_an_engine_that_ends_fails_its_requests_but_not_the_process(llm: LLM) -> None:
+    with pytest.raises(WorkerDied):
+        llm.generate("poison", LONG)
+
+
+def test_it_can_be_used_from_several_threads(llm: LLM) -> None:
+    answers: dict[int, str] = {}
+
+    def ask(number: int) -> None:
+        answers[number] = llm.generate(f"thread {number}", LONG, use_tqdm=False)[0].outputs[0].text
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == {number: f"thread {number}" for number in range(8)}
+
+
+def test_a_closed_llm_says_so() -> None:
+    llm = LLM("fake", _loader=FakeModel.load)
+    llm.close()
+    llm.close()
+    with pytest.raises(SensoriumError, match="closed"):
+        llm.generate("hello")
+
+
+def test_the_interpreter_ends_without_close() -> None:
+    code = (
+        "from sensorium import LLM; from fake_native import FakeModel; llm = LLM('fake', _loader=FakeModel.load); "
+        "print(llm.generate('bye')[0].outputs[0].text)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "bye\n", "")

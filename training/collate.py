@@ -1,0 +1,40 @@
+"""Turns sequences into padded tensors."""
+
+import numpy as np
+import torch
+
+from .model import PATCH
+
+
+def collate(sequences, pad_id: int) -> dict:
+    length = max(len(s.ids) for s in sequences)
+    length = (length + 7) // 8 * 8
+    rows = len(sequences)
+    ids = torch.full((rows, length), pad_id)
+    labels = torch.full((rows, length), -100)
+    segment = torch.full((rows, length), -1)
+    positions = torch.zeros(3, rows, length, dtype=torch.long)
+    images, grids, cells = [], [], []
+    for i, s in enumerate(sequences):
+        n = len(s.ids)
+        ids[i, :n] = torch.tensor(s.ids)
+        segment[i, :n] = torch.tensor(s.segment)
+        positions[:, i, :n] = torch.tensor(s.positions).T
+        learn = torch.tensor(s.learn)
+        # labels[t] is what should follow token t; only answers are learned.
+        target = torch.where(learn, ids[i, :n], -100)
+        labels[i, : n - 1] = target[1:]
+        images += s.images
+        cells += s.labels
+        grids += [(1, im.shape[1] // PATCH, im.shape[2] // PATCH) for im in s.images]
+    wanted = [torch.from_numpy(np.concatenate(x)) for x in zip(*cells, strict=True)]
+    return {"cells": wanted, "ids": ids, "labels": labels, "segment": segment, "positions": positions,
+            "images": images, "grids": torch.tensor(grids) if grids else None}
+
+
+def visibility(segment: torch.Tensor) -> torch.Tensor:
+    """[rows, 1, length, length]: may the query (row) see the key (column)?"""
+    length = segment.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    key, query = segment[:, None, :], segment[:, :, None]
+    return (causal & ((key == 0) | (key == query)))[:, None]

@@ -1,0 +1,45 @@
+"""Resizes and cuts pictures exactly as Qwen's image processor does."""
+
+import math
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from .model import FACTOR, MAX_PIXELS, MERGE, MIN_PIXELS, PATCH
+
+
+def smart_resize(height: int, width: int) -> tuple[int, int]:
+    h, w = round(height / FACTOR) * FACTOR, round(width / FACTOR) * FACTOR
+    if h * w > MAX_PIXELS:
+        beta = math.sqrt(height * width / MAX_PIXELS)
+        h = max(FACTOR, math.floor(height / beta / FACTOR) * FACTOR)
+        w = max(FACTOR, math.floor(width / beta / FACTOR) * FACTOR)
+    elif h * w < MIN_PIXELS:
+        beta = math.sqrt(MIN_PIXELS / (height * width))
+        h = math.ceil(height * beta / FACTOR) * FACTOR
+        w = math.ceil(width * beta / FACTOR) * FACTOR
+    return h, w
+
+
+def resize(image) -> torch.Tensor:
+    """uint8 [3, h, w] at the model's size."""
+    array = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None].contiguous()
+    size = smart_resize(array.shape[2], array.shape[3])
+    if size != tuple(array.shape[2:]):
+        array = F.interpolate(array, size=size, mode="bicubic", antialias=True)
+    return array[0]
+
+
+def patchify(image: torch.Tensor) -> torch.Tensor:
+    """[3, h, w] uint8 -> [patches, 3 * 2 * 16 * 16] in the order of the merged 2x2 blocks."""
+    c, h, w = image.shape
+    x = image.float().div(127.5).sub(1.0)
+    x = x.view(c, h // FACTOR, MERGE, PATCH, w // FACTOR, MERGE, PATCH)
+    x = x.permute(1, 4, 2, 5, 0, 3, 6)  # h/m, w/m, m, m, C, p, p
+    x = x.unsqueeze(5).expand(*x.shape[:5], 2, PATCH, PATCH)
+    return x.reshape(-1, c * 2 * PATCH * PATCH)
+
+
+def grid(image: torch.Tensor) -> tuple[int, int, int]:
+    return 1, image.shape[1] // PATCH, image.shape[2] // PATCH
