@@ -24,6 +24,7 @@ from PIL import Image, ImageDraw
 SIDE = 448  # pixels: 196 tokens
 NEW_TOKENS = 32
 IMAGE_EVERY_S = 2.0  # while the text stream runs
+MAX_IN_FLIGHT = 4  # pictures beside it; a server that cannot keep up is not buried under them
 STORY = "Tell a long story about a river, a town beside it and the people who live there, year after year."
 
 _seeds = itertools.count(1)
@@ -125,11 +126,12 @@ async def at_once(client: Client, count: int) -> None:
 
 
 async def stream_beside_images(client: Client, max_tokens: int) -> None:
-    """Gaps between the pieces of one text stream; new pictures come in at fixed times until it ends."""
+    """Gaps between the pieces of one text stream; new pictures come in every few seconds until it ends."""
     stream = asyncio.create_task(client.ask(STORY, max_tokens))
     images: list[asyncio.Task[Reply]] = []
     while not stream.done():
-        images.append(asyncio.create_task(client.ask_about(new_picture())))
+        if sum(not task.done() for task in images) < MAX_IN_FLIGHT:
+            images.append(asyncio.create_task(client.ask_about(new_picture())))
         await asyncio.wait([stream], timeout=IMAGE_EVERY_S)
     pieces = (await stream).pieces
     num_answered = sum(task.done() for task in images)

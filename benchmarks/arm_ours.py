@@ -15,7 +15,7 @@ def main() -> None:
 
     def generate(prompts: list[list[int]], new_tokens: int) -> None:
         params = SamplingParams(max_tokens=new_tokens, temperature=0, ignore_eos=True)
-        outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=False)
+        outputs = llm.generate(prompts, params, use_tqdm=False)
         assert [len(output.outputs[0].token_ids) for output in outputs] == [new_tokens] * len(prompts)
 
     first_token(generate)

@@ -67,7 +67,8 @@ def page(results: dict[str, Any]) -> str:
             "A random Qwen3-VL (631 M parameters, bf16: the text shape above, vision 768 x 12, patch 16, deepstack "
             "3/6/9). JPEG pictures of 448x448 (196 tokens), 32 tokens out, streamed. Medians of "
             f"{effort['images']} requests; best of {effort['image_rounds']} round(s) of 16 at once; the text stream is "
-            f"{effort['stream_tokens']} tokens long while a new picture comes in every two seconds.",
+            f"{effort['stream_tokens']} tokens long while a new picture comes in every two seconds, at most four at a "
+            "time.",
             table.markdown(table.IMAGES, results["images"]),
         ]
     if results["versions"]:
