@@ -14,7 +14,7 @@ from engines import HERE, OFFLINE, WORK, Program, offline_arms, servers
 from process import Failed, Running
 
 ARM_LIMIT_S = 900.0  # one run of one arm
-START_LIMIT_S = 300.0  # from starting a server to its first answer
+START_LIMIT_S = 600.0  # from starting a server to its first answer
 
 
 class Effort(NamedTuple):

@@ -1,6 +1,6 @@
 """Make what the arms need under benchmarks/work/: virtual environments of the peers, checkpoints, the GGUF file.
 
-What is already there is kept, so a second call takes no time. Needs about 8 GB of disk.
+What is already there is kept, so a second call takes no time. Needs about 7 GB of disk.
 """
 
 from __future__ import annotations
