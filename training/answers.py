@@ -5,19 +5,48 @@ from collections import Counter
 from .palette import COLOURS, SHAPES, ZH_AREA, ZH_COLOUR, ZH_SHAPE
 
 PLURAL = {"cross": "crosses", "hexagon": "hexagons"}
-REL_EN = {"left": "to the left of", "right": "to the right of", "above": "above", "below": "below",
-          "upper left": "to the upper left of", "upper right": "to the upper right of",
-          "lower left": "to the lower left of", "lower right": "to the lower right of"}
-REL_ZH = {"left": "左边", "right": "右边", "above": "上面", "below": "下面", "upper left": "左上方",
-          "upper right": "右上方", "lower left": "左下方", "lower right": "右下方"}
-AT_EN = {"top left": "at the top left", "top": "at the top", "top right": "at the top right",
-         "left": "on the left", "center": "in the center", "right": "on the right",
-         "bottom left": "at the bottom left", "bottom": "at the bottom",
-         "bottom right": "at the bottom right"}
-TO_EN = {"top left": "the top left", "top": "the top", "top right": "the top right",
-         "left": "the left", "center": "the center", "right": "the right",
-         "bottom left": "the bottom left", "bottom": "the bottom",
-         "bottom right": "the bottom right"}
+REL_EN = {
+    "left": "to the left of",
+    "right": "to the right of",
+    "above": "above",
+    "below": "below",
+    "upper left": "to the upper left of",
+    "upper right": "to the upper right of",
+    "lower left": "to the lower left of",
+    "lower right": "to the lower right of",
+}
+REL_ZH = {
+    "left": "左边",
+    "right": "右边",
+    "above": "上面",
+    "below": "下面",
+    "upper left": "左上方",
+    "upper right": "右上方",
+    "lower left": "左下方",
+    "lower right": "右下方",
+}
+AT_EN = {
+    "top left": "at the top left",
+    "top": "at the top",
+    "top right": "at the top right",
+    "left": "on the left",
+    "center": "in the center",
+    "right": "on the right",
+    "bottom left": "at the bottom left",
+    "bottom": "at the bottom",
+    "bottom right": "at the bottom right",
+}
+TO_EN = {
+    "top left": "the top left",
+    "top": "the top",
+    "top right": "the top right",
+    "left": "the left",
+    "center": "the center",
+    "right": "the right",
+    "bottom left": "the bottom left",
+    "bottom": "the bottom",
+    "bottom right": "the bottom right",
+}
 
 
 def article(words: str) -> str:
@@ -77,8 +106,7 @@ def colours(scene, lang):
     found = [c for c in COLOURS if any(t.colour == c for t in scene.things)]
     if lang == "zh":
         return f"颜色有{join([ZH_COLOUR[c] for c in found], lang)}。"
-    return (f"The colors are {join(found, lang)}." if len(found) > 1
-            else f"The color is {found[0]}.")
+    return f"The colors are {join(found, lang)}." if len(found) > 1 else f"The color is {found[0]}."
 
 
 def count(n, colour, shape, lang):
@@ -136,13 +164,15 @@ def is_there(truth, colour, shape, lang):
 
 
 def colour_of(shape, colour, lang):
-    return (f"The {shape} is {colour}." if lang == "en"
-            else f"{ZH_SHAPE[shape]}是{ZH_COLOUR[colour]}的。")
+    return f"The {shape} is {colour}." if lang == "en" else f"{ZH_SHAPE[shape]}是{ZH_COLOUR[colour]}的。"
 
 
 def shape_of(shape, colour, lang):
-    return (f"The {colour} shape is {article(shape)}." if lang == "en"
-            else f"{ZH_COLOUR[colour]}的图形是{ZH_SHAPE[shape]}。")
+    return (
+        f"The {colour} shape is {article(shape)}."
+        if lang == "en"
+        else f"{ZH_COLOUR[colour]}的图形是{ZH_SHAPE[shape]}。"
+    )
 
 
 def background(colour, lang):

@@ -16,8 +16,7 @@ class Transformers:
 
         fastvision.enable()
         self.tok = Tokenizer.from_file(str(Path(checkpoint) / "tokenizer.json"))
-        self.net = Qwen3VLForConditionalGeneration.from_pretrained(
-            checkpoint, dtype=torch.float32).eval()
+        self.net = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
         self.batch = batch
         self.pad_image = self.tok.token_to_id("<|image_pad|>")
         self.end = self.tok.token_to_id("<|im_end|>")
@@ -25,10 +24,14 @@ class Transformers:
     def _prepare(self, messages):
         import jinja2
 
-        images = [pixels.resize(p["image"]) for m in messages if isinstance(m["content"], list)
-                  for p in m["content"] if p["type"] == "image"]
-        text = jinja2.Template(tokenizer.TEMPLATE).render(
-            messages=messages, add_generation_prompt=True)
+        images = [
+            pixels.resize(p["image"])
+            for m in messages
+            if isinstance(m["content"], list)
+            for p in m["content"]
+            if p["type"] == "image"
+        ]
+        text = jinja2.Template(tokenizer.TEMPLATE).render(messages=messages, add_generation_prompt=True)
         pieces = text.split("<|image_pad|>")
         full = pieces[0]
         for image, piece in zip(images, pieces[1:], strict=True):
@@ -60,8 +63,14 @@ class Transformers:
                     "mm_token_type_ids": (ids == self.pad_image).int(),
                 }
             out = self.net.generate(
-                input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=110,
-                eos_token_id=self.end, pad_token_id=0, **extra)
+                input_ids=ids,
+                attention_mask=mask,
+                do_sample=False,
+                max_new_tokens=110,
+                eos_token_id=self.end,
+                pad_token_id=0,
+                **extra,
+            )
             for row, i in enumerate(part):
                 results[i] = self.tok.decode(out[row, length:].tolist(), skip_special_tokens=True)
         return results

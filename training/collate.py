@@ -28,8 +28,15 @@ def collate(sequences, pad_id: int) -> dict:
         cells += s.labels
         grids += [(1, im.shape[1] // PATCH, im.shape[2] // PATCH) for im in s.images]
     wanted = [torch.from_numpy(np.concatenate(x)) for x in zip(*cells, strict=True)]
-    return {"cells": wanted, "ids": ids, "labels": labels, "segment": segment, "positions": positions,
-            "images": images, "grids": torch.tensor(grids) if grids else None}
+    return {
+        "cells": wanted,
+        "ids": ids,
+        "labels": labels,
+        "segment": segment,
+        "positions": positions,
+        "images": images,
+        "grids": torch.tensor(grids) if grids else None,
+    }
 
 
 def visibility(segment: torch.Tensor) -> torch.Tensor:

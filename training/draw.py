@@ -88,8 +88,10 @@ def _number(image, scene):
         w, h = mask.size
         mask = mask.rotate(angle, Image.BICUBIC, expand=True)
         c, s = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-        centres = [(mask.width / 2 + (x - w / 2) * c + (y - h / 2) * s,
-                    mask.height / 2 - (x - w / 2) * s + (y - h / 2) * c) for x, y in centres]
+        centres = [
+            (mask.width / 2 + (x - w / 2) * c + (y - h / 2) * s, mask.height / 2 - (x - w / 2) * s + (y - h / 2) * c)
+            for x, y in centres
+        ]
     scale = min(1.0, (x2 - x1) / mask.width, max((y2 - y1) * 1.3, 1) / mask.height)
     if scale < 1:
         size = max(1, int(mask.width * scale)), max(1, int(mask.height * scale))

@@ -31,11 +31,21 @@ def measure(backend, kinds, per_kind, show=0):
         oks = [ok for ok, _ in verdicts]
         ious = [v for _, v in verdicts if v is not None]
         pick = lambda test: percent([o for o, i in zip(oks, items, strict=True) if test(i)])  # noqa: B023,E731
-        rows.append((kind, percent(oks), pick(lambda i: i.lang == "en"),
-                     pick(lambda i: i.lang == "zh"), pick(lambda i: i.new_wording)))
+        rows.append(
+            (
+                kind,
+                percent(oks),
+                pick(lambda i: i.lang == "en"),
+                pick(lambda i: i.lang == "zh"),
+                pick(lambda i: i.new_wording),
+            )
+        )
         note = f"  mean IoU {sum(ious) / len(ious):.3f}" if ious else ""
-        print(f"{kind:15s} {rows[-1][1]:>6s}  en {rows[-1][2]:>6s}  zh {rows[-1][3]:>6s}"
-              f"  new wordings {rows[-1][4]:>6s}  {seconds:5.0f} s{note}", flush=True)
+        print(
+            f"{kind:15s} {rows[-1][1]:>6s}  en {rows[-1][2]:>6s}  zh {rows[-1][3]:>6s}"
+            f"  new wordings {rows[-1][4]:>6s}  {seconds:5.0f} s{note}",
+            flush=True,
+        )
     return rows
 
 

@@ -13,14 +13,9 @@ def _write(path: Path, value) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-TEXT = """attention_bias attention_dropout eos_token_id head_dim hidden_act hidden_size
-initializer_range intermediate_size max_position_embeddings model_type num_attention_heads
-num_hidden_layers num_key_value_heads pad_token_id rms_norm_eps tie_word_embeddings use_cache
-vocab_size""".split()
-VISION = """deepstack_visual_indexes depth hidden_act hidden_size in_channels initializer_range
-intermediate_size model_type num_heads num_position_embeddings out_hidden_size patch_size
-spatial_merge_size temporal_patch_size""".split()
-IDS = "image_token_id video_token_id vision_start_token_id vision_end_token_id".split()
+TEXT = ["attention_bias", "attention_dropout", "eos_token_id", "head_dim", "hidden_act", "hidden_size", "initializer_range", "intermediate_size", "max_position_embeddings", "model_type", "num_attention_heads", "num_hidden_layers", "num_key_value_heads", "pad_token_id", "rms_norm_eps", "tie_word_embeddings", "use_cache", "vocab_size"]
+VISION = ["deepstack_visual_indexes", "depth", "hidden_act", "hidden_size", "in_channels", "initializer_range", "intermediate_size", "model_type", "num_heads", "num_position_embeddings", "out_hidden_size", "patch_size", "spatial_merge_size", "temporal_patch_size"]
+IDS = ["image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"]
 
 
 def hub_config(config) -> dict:
@@ -51,19 +46,35 @@ def export(net, tok, folder: Path) -> None:
     save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)
     _write(folder / "config.json", hub_config(net.config))
-    _write(folder / "preprocessor_config.json", {
-        "size": {"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS},
-        "patch_size": PATCH, "temporal_patch_size": 2, "merge_size": MERGE,
-        "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
-        "do_resize": True, "do_rescale": True, "do_normalize": True, "do_convert_rgb": True,
-        "resample": 3, "rescale_factor": 1 / 255,
-        "processor_class": "Qwen3VLProcessor", "image_processor_type": "Qwen2VLImageProcessorFast",
-    })
+    _write(
+        folder / "preprocessor_config.json",
+        {
+            "size": {"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS},
+            "patch_size": PATCH,
+            "temporal_patch_size": 2,
+            "merge_size": MERGE,
+            "image_mean": [0.5] * 3,
+            "image_std": [0.5] * 3,
+            "do_resize": True,
+            "do_rescale": True,
+            "do_normalize": True,
+            "do_convert_rgb": True,
+            "resample": 3,
+            "rescale_factor": 1 / 255,
+            "processor_class": "Qwen3VLProcessor",
+            "image_processor_type": "Qwen2VLImageProcessorFast",
+        },
+    )
     ids = tokenizer.ids(tok)
-    _write(folder / "generation_config.json", {
-        "do_sample": False, "eos_token_id": [ids["<|im_end|>"], ids["<|endoftext|>"]],
-        "pad_token_id": ids["<|endoftext|>"], "max_new_tokens": 256,
-    })
+    _write(
+        folder / "generation_config.json",
+        {
+            "do_sample": False,
+            "eos_token_id": [ids["<|im_end|>"], ids["<|endoftext|>"]],
+            "pad_token_id": ids["<|endoftext|>"],
+            "max_new_tokens": 256,
+        },
+    )
 
 
 def main():

@@ -49,9 +49,7 @@ def _forward(self, hidden_states, cu_seqlens, position_embeddings=None, max_seql
             rows = [s for s, m in zip(starts, lengths, strict=True) if m == length]
             index = (torch.tensor(rows)[:, None] + torch.arange(length)).flatten()
             size = (len(rows), length, *shape)
-            part = _attend(
-                q[index].view(size), k[index].view(size), v[index].view(size), self.scaling
-            )
+            part = _attend(q[index].view(size), k[index].view(size), v[index].view(size), self.scaling)
             out = out.index_copy(0, index, part.reshape(-1, *shape).to(out.dtype))
         out = out.reshape(n, self.dim)
     return self.proj(out)

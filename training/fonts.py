@@ -15,28 +15,9 @@ PACKAGES = (
     "fonts-mononoki fonts-play"
 )
 
-TRAIN = """
-DejaVuSans DejaVuSans-Bold DejaVuSans-Oblique DejaVuSansMono DejaVuSansMono-Bold DejaVuSerif
-DejaVuSerif-Bold DejaVuSansCondensed DejaVuSansCondensed-Bold LiberationSans-Regular
-LiberationSans-Bold LiberationSans-Italic LiberationMono-Regular LiberationMono-Bold
-LiberationSerif-Regular LiberationSerif-Bold LiberationSerif-Italic LiberationSansNarrow-Regular
-LiberationSansNarrow-Bold FreeSans FreeSansBold FreeMono FreeMonoBold FreeSerif FreeSerifBold
-FreeSerifItalic C059-Roman C059-Bold NimbusMonoPS-Bold NimbusRoman-Regular NimbusSans-Regular
-NimbusSans-Bold NimbusSansNarrow-Bold P052-Roman P052-Bold URWGothic-Book URWGothic-Demi
-NotoSans-Regular NotoSans-Bold NotoSerif-Regular NotoSerif-Bold Lato-Regular Lato-Bold Lato-Black
-Lato-Light OpenSans-Regular OpenSans-Bold Roboto-Regular Roboto-Bold Roboto-Light
-RobotoCondensed-Regular ComicNeue-Regular ComicNeue-Bold Cantarell-Regular Cantarell-Bold
-Humor-Sans dkg dkgBd Kristi Rufscript010 Carlito-Regular Carlito-Bold Caladea-Regular
-Quicksand-Regular Quicksand-Bold Jura-Regular FiraCode-Regular FiraCode-Bold Hack-Regular
-JetBrainsMono-Regular JetBrainsMono-Bold Comfortaa-Bold
-""".split()
+TRAIN = ["DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSansCondensed", "DejaVuSansCondensed-Bold", "LiberationSans-Regular", "LiberationSans-Bold", "LiberationSans-Italic", "LiberationMono-Regular", "LiberationMono-Bold", "LiberationSerif-Regular", "LiberationSerif-Bold", "LiberationSerif-Italic", "LiberationSansNarrow-Regular", "LiberationSansNarrow-Bold", "FreeSans", "FreeSansBold", "FreeMono", "FreeMonoBold", "FreeSerif", "FreeSerifBold", "FreeSerifItalic", "C059-Roman", "C059-Bold", "NimbusMonoPS-Bold", "NimbusRoman-Regular", "NimbusSans-Regular", "NimbusSans-Bold", "NimbusSansNarrow-Bold", "P052-Roman", "P052-Bold", "URWGothic-Book", "URWGothic-Demi", "NotoSans-Regular", "NotoSans-Bold", "NotoSerif-Regular", "NotoSerif-Bold", "Lato-Regular", "Lato-Bold", "Lato-Black", "Lato-Light", "OpenSans-Regular", "OpenSans-Bold", "Roboto-Regular", "Roboto-Bold", "Roboto-Light", "RobotoCondensed-Regular", "ComicNeue-Regular", "ComicNeue-Bold", "Cantarell-Regular", "Cantarell-Bold", "Humor-Sans", "dkg", "dkgBd", "Kristi", "Rufscript010", "Carlito-Regular", "Carlito-Bold", "Caladea-Regular", "Quicksand-Regular", "Quicksand-Bold", "Jura-Regular", "FiraCode-Regular", "FiraCode-Bold", "Hack-Regular", "JetBrainsMono-Regular", "JetBrainsMono-Bold", "Comfortaa-Bold"]
 
-HELD_OUT = """
-URWBookman-Light URWBookman-Demi Cabin-Regular Cabin-Bold Inconsolata mononoki-Regular
-mononoki-Bold Play-Regular Play-Bold Breip femkeklaver Lato-Italic OpenSans-Semibold
-LiberationMono-Italic DejaVuSerifCondensed-Bold FreeSansOblique Roboto-Medium Hack-Bold
-Carlito-Italic Comfortaa-Regular NimbusSans-Italic
-""".split()
+HELD_OUT = ["URWBookman-Light", "URWBookman-Demi", "Cabin-Regular", "Cabin-Bold", "Inconsolata", "mononoki-Regular", "mononoki-Bold", "Play-Regular", "Play-Bold", "Breip", "femkeklaver", "Lato-Italic", "OpenSans-Semibold", "LiberationMono-Italic", "DejaVuSerifCondensed-Bold", "FreeSansOblique", "Roboto-Medium", "Hack-Bold", "Carlito-Italic", "Comfortaa-Regular", "NimbusSans-Italic"]
 
 BUILTIN = "PIL"  # Pillow's own default font, always at hand
 
@@ -50,9 +31,7 @@ def _paths() -> dict[str, Path]:
 def require() -> None:
     missing = [name for name in TRAIN + HELD_OUT if name not in _paths()]
     if missing:
-        raise SystemExit(
-            "Fonts missing: " + ", ".join(missing) + "\nInstall them: apt-get install " + PACKAGES
-        )
+        raise SystemExit("Fonts missing: " + ", ".join(missing) + "\nInstall them: apt-get install " + PACKAGES)
 
 
 @lru_cache(maxsize=4000)

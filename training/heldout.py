@@ -8,11 +8,29 @@ from .draw import render
 from .scenes import invent
 from .sequences import size
 
-KINDS = ["what", "count", "where", "relation", "digits", "difference", "two pictures", "box",
-         "yes/no", "attribute", "background", "something else", "no picture", "conversation"]
-SCENES = {"what": ["shapes", "shapes", "count", "mixed", "number"], "count": ["count", "shapes"],
-          "digits": ["number", "number", "number", "mixed"], "yes/no": ["shapes", "count"],
-          "background": ["shapes", "number"]}
+KINDS = [
+    "what",
+    "count",
+    "where",
+    "relation",
+    "digits",
+    "difference",
+    "two pictures",
+    "box",
+    "yes/no",
+    "attribute",
+    "background",
+    "something else",
+    "no picture",
+    "conversation",
+]
+SCENES = {
+    "what": ["shapes", "shapes", "count", "mixed", "number"],
+    "count": ["count", "shapes"],
+    "digits": ["number", "number", "number", "mixed"],
+    "yes/no": ["shapes", "count"],
+    "background": ["shapes", "number"],
+}
 
 
 @dataclass
@@ -79,8 +97,11 @@ def make(kind: str, index: int) -> Item:
             if scene is None or rng.random() < 0.35:
                 scene = invent(rng, *size(rng, True), rng.choice(["shapes", "number"]), True)
                 images = [render(scene)]
-                tasks = ["what", "count", "digits"] if scene.number else [
-                    "what", "count", "where", "relation", "colour_of", "shape_of", "is_there"]
+                tasks = (
+                    ["what", "count", "digits"]
+                    if scene.number
+                    else ["what", "count", "where", "relation", "colour_of", "shape_of", "is_there"]
+                )
             found = questions.ask(rng, scene, rng.choice(tasks), lang, new)
             if not found or not (scene.things or scene.number):
                 continue

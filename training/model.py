@@ -85,12 +85,14 @@ def _filters(count: int, pictures) -> torch.Tensor:
     """
     n = torch.arange(PATCH) + 0.5
     wave = torch.cos(math.pi / PATCH * n[None] * torch.arange(PATCH)[:, None])  # [frequency, place]
-    order = sorted(((u, v) for u in range(PATCH) for v in range(PATCH)),
-                   key=lambda f: (f[0] ** 2 + f[1] ** 2, f))
+    order = sorted(((u, v) for u in range(PATCH) for v in range(PATCH)), key=lambda f: (f[0] ** 2 + f[1] ** 2, f))
     mixes = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [-0.5, -0.5, 1.0]])
     shares = [count - 2 * (count // 4), count // 4, count // 4]
-    out = [mix[:, None, None] * torch.outer(wave[u], wave[v])
-           for mix, share in zip(mixes, shares, strict=True) for u, v in order[:share]]
+    out = [
+        mix[:, None, None] * torch.outer(wave[u], wave[v])
+        for mix, share in zip(mixes, shares, strict=True)
+        for u, v in order[:share]
+    ]
     out = torch.stack(out)
     values = []
     for image in pictures:
@@ -112,8 +114,7 @@ def build_model(vocab_size: int, ids: dict[str, int], pictures=()) -> Qwen3VLFor
         side = int(visual.config.num_position_embeddings**0.5)
         visual.pos_embed.weight.copy_(0.4 * _waves(side, visual.config.hidden_size))
         if pictures:
-            visual.patch_embed.proj.weight.copy_(
-                0.7 * _filters(visual.config.hidden_size, pictures))
+            visual.patch_embed.proj.weight.copy_(0.7 * _filters(visual.config.hidden_size, pictures))
         for block in visual.blocks:
             block.attn.qkv.weight.mul_(3)
     return net

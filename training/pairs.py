@@ -42,9 +42,9 @@ def change(rng, first, how):
             return None
         second.number.text = text
         return second, {
-            "en": f"The first picture shows the number {first.number.text}, "
-                  f"the second one shows the number {text}.",
-            "zh": f"第一张图片中的数字是{first.number.text}，第二张图片中的数字是{text}。"}
+            "en": f"The first picture shows the number {first.number.text}, the second one shows the number {text}.",
+            "zh": f"第一张图片中的数字是{first.number.text}，第二张图片中的数字是{text}。",
+        }
     singles = [i for i, t in enumerate(first.things) if _unique(first, t)]
     if how != "more" and not singles:
         return None
@@ -62,16 +62,14 @@ def change(rng, first, how):
         hollow = first.things[0].hollow if first.things else 0.0
         second.things.append(Thing(shape, colour, rgb, points, hollow))
         n_en, n_zh = say.article(f"{colour} {shape}"), say.name(colour, shape, "zh")
-        return second, {"en": f"The second picture also has {n_en}.",
-                        "zh": f"第二张图片多了一个{n_zh}。"}
+        return second, {"en": f"The second picture also has {n_en}.", "zh": f"第二张图片多了一个{n_zh}。"}
     thing = second.things[i]
     old_en, old_zh = (say.name(thing.colour, thing.shape, k) for k in ("en", "zh"))
     if how == "fewer":
         if len(first.things) < 2:
             return None
         del second.things[i]
-        return second, {"en": f"The {old_en} is missing in the second picture.",
-                        "zh": f"第二张图片少了{old_zh}。"}
+        return second, {"en": f"The {old_en} is missing in the second picture.", "zh": f"第二张图片少了{old_zh}。"}
     others = [t.box for j, t in enumerate(second.things) if j != i]
     if how == "moved":
         start = area(first, thing)
@@ -81,20 +79,24 @@ def change(rng, first, how):
             dy = rng.uniform(2, first.height - 2 - (y2 - y1)) - y1
             thing.points = [(x + dx, y + dy) for x, y in first.things[i].points]
             end = area(second, thing)
-            free = all(thing.box[2] < b[0] or b[2] < thing.box[0] or thing.box[3] < b[1]
-                       or b[3] < thing.box[1] for b in others)
+            free = all(
+                thing.box[2] < b[0] or b[2] < thing.box[0] or thing.box[3] < b[1] or b[3] < thing.box[1] for b in others
+            )
             if start and end and end != start and free:
                 return second, {
                     "en": f"The {old_en} moved from {say.TO_EN[start]} to {say.TO_EN[end]}.",
-                    "zh": f"{old_zh}从{ZH_AREA[start]}移到了{ZH_AREA[end]}。"}
+                    "zh": f"{old_zh}从{ZH_AREA[start]}移到了{ZH_AREA[end]}。",
+                }
         return None
     if how == "colour":
         new = _fresh(rng, first, shape=thing.shape)
         if new is None or new[0] == thing.colour:
             return None
         thing.colour, thing.rgb = new[0], new[2]
-        return second, {"en": f"The {old_en} became {thing.colour}.",
-                        "zh": f"{old_zh}变成了{ZH_COLOUR[thing.colour]}。"}
+        return second, {
+            "en": f"The {old_en} became {thing.colour}.",
+            "zh": f"{old_zh}变成了{ZH_COLOUR[thing.colour]}。",
+        }
     if how == "shape":
         new = _fresh(rng, first, colour=thing.colour)
         if new is None or new[1] == thing.shape:
@@ -105,8 +107,10 @@ def change(rng, first, how):
         mx, my = cx - (x1 + x2) / 2, cy - (y1 + y2) / 2
         thing.points = [(x + mx, y + my) for x, y in points]
         thing.shape = new[1]
-        return second, {"en": f"The {old_en} became {say.article(thing.shape)}.",
-                        "zh": f"{old_zh}变成了{ZH_SHAPE[thing.shape]}。"}
+        return second, {
+            "en": f"The {old_en} became {say.article(thing.shape)}.",
+            "zh": f"{old_zh}变成了{ZH_SHAPE[thing.shape]}。",
+        }
     raise ValueError(how)
 
 
@@ -115,19 +119,17 @@ WEIGHTS = [1.3, 1.5, 1.6, 1.2, 1.2, 1.2, 1.2, 2.2]
 
 
 def other_sentence(a, b):
-    return {"en": f"The first picture shows {say.contents(a, 'en')}, "
-                  f"the second one shows {say.contents(b, 'en')}.",
-            "zh": f"第一张图片中有{say.contents(a, 'zh')}，第二张图片中有{say.contents(b, 'zh')}。"}
+    return {
+        "en": f"The first picture shows {say.contents(a, 'en')}, the second one shows {say.contents(b, 'en')}.",
+        "zh": f"第一张图片中有{say.contents(a, 'zh')}，第二张图片中有{say.contents(b, 'zh')}。",
+    }
 
 
 def make_pair(rng, size_a, size_b, held_out=False, how=None):
     """(first, second, sentences, how). Only unrelated pictures may differ in size."""
     while True:
         kind = how or rng.choices(CHANGES, WEIGHTS)[0]
-        if kind == "number" or (kind in ("same", "other") and rng.random() < 0.25):
-            content = "number"
-        else:
-            content = "shapes"
+        content = "number" if kind == "number" or (kind in ("same", "other") and rng.random() < 0.25) else "shapes"
         first = invent(rng, *size_a, content, held_out)
         if len(first.things) > 4 or not (first.things or first.number):
             continue

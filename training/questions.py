@@ -7,16 +7,29 @@ from collections import Counter
 from . import answers as say
 from . import wordings_en as en
 from . import wordings_zh as zh
-from .palette import (ALIAS_COLOUR, ALIAS_SHAPE, ALIAS_ZH_COLOUR, ALIAS_ZH_SHAPE, COLOURS, SHAPES,
-                      ZH_COLOUR, ZH_SHAPE)
+from .palette import ALIAS_COLOUR, ALIAS_SHAPE, ALIAS_ZH_COLOUR, ALIAS_ZH_SHAPE, COLOURS, SHAPES, ZH_COLOUR, ZH_SHAPE
 from .scenes import area
 
 # How the single tasks are grouped in the accuracy table.
-GROUP = {"what": "what", "describe": "what", "colours": "what", "count": "count",
-         "where": "where", "relation": "relation", "is_relation": "relation", "digits": "digits",
-         "box": "box", "is_there": "yes/no", "colour_of": "attribute", "shape_of": "attribute",
-         "background": "background", "difference": "difference", "same": "difference",
-         "what_first": "two pictures", "what_second": "two pictures"}
+GROUP = {
+    "what": "what",
+    "describe": "what",
+    "colours": "what",
+    "count": "count",
+    "where": "where",
+    "relation": "relation",
+    "is_relation": "relation",
+    "digits": "digits",
+    "box": "box",
+    "is_there": "yes/no",
+    "colour_of": "attribute",
+    "shape_of": "attribute",
+    "background": "background",
+    "difference": "difference",
+    "same": "difference",
+    "what_first": "two pictures",
+    "what_second": "two pictures",
+}
 
 
 def wording(rng, lang, task, held_out=False, **slots):
@@ -64,10 +77,16 @@ def said(rng, colour, shape, lang):
         c = rng.choice(ALIAS_COLOUR[colour]) if colour in ALIAS_COLOUR and rng.random() < 0.15 else colour
         s = rng.choice(ALIAS_SHAPE[shape]) if shape in ALIAS_SHAPE and rng.random() < 0.15 else shape
         return c, s
-    c = rng.choice(ALIAS_ZH_COLOUR[colour]) if colour in ALIAS_ZH_COLOUR and rng.random() < 0.3 else (
-        ZH_COLOUR[colour] if colour else None)
-    s = rng.choice(ALIAS_ZH_SHAPE[shape]) if shape in ALIAS_ZH_SHAPE and rng.random() < 0.35 else (
-        ZH_SHAPE[shape] if shape else None)
+    c = (
+        rng.choice(ALIAS_ZH_COLOUR[colour])
+        if colour in ALIAS_ZH_COLOUR and rng.random() < 0.3
+        else (ZH_COLOUR[colour] if colour else None)
+    )
+    s = (
+        rng.choice(ALIAS_ZH_SHAPE[shape])
+        if shape in ALIAS_ZH_SHAPE and rng.random() < 0.35
+        else (ZH_SHAPE[shape] if shape else None)
+    )
     return c, s
 
 
@@ -247,8 +266,12 @@ def _relation(rng, scene, task, lang, q):
         return q(the=na, other=nb), say.relation(a, b, rel, lang)
     asked = rng.choice(["left", "right", "above", "below"])
     if rng.random() < 0.5:  # a true statement: one side of the real direction
-        options = {"upper left": ["above", "left"], "upper right": ["above", "right"],
-                   "lower left": ["below", "left"], "lower right": ["below", "right"]}
+        options = {
+            "upper left": ["above", "left"],
+            "upper right": ["above", "right"],
+            "lower left": ["below", "left"],
+            "lower right": ["below", "right"],
+        }
         asked = rng.choice(options.get(rel, [rel]))
     parts = rel.replace("upper", "above").replace("lower", "below").split()
     words = (say.REL_EN if lang == "en" else say.REL_ZH)[asked]

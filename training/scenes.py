@@ -63,11 +63,9 @@ def _ground(rng, held_out):
     if held_out:
         kind = rng.choices(["plain", "gradient", "dots", "rings"], [6, 2, 1, 1])[0]
     else:
-        kind = rng.choices(["plain", "gradient", "noise", "stripes", "checker", "blobs"],
-                           [11, 2, 2, 1, 0.7, 1])[0]
+        kind = rng.choices(["plain", "gradient", "noise", "stripes", "checker", "blobs"], [11, 2, 2, 1, 0.7, 1])[0]
     rgb = shade(rng, name)
-    return name, {"kind": kind, "rgb": rgb, "seed": rng.randrange(1 << 30),
-                  "amount": rng.uniform(6, 22)}
+    return name, {"kind": kind, "rgb": rgb, "seed": rng.randrange(1 << 30), "amount": rng.uniform(6, 22)}
 
 
 def _style(rng, held_out):
@@ -97,10 +95,7 @@ def _colour_pair(rng, scene, used, limit=70.0):
 
 
 def _free(box, boxes, gap):
-    return all(
-        box[2] + gap < b[0] or b[2] + gap < box[0] or box[3] + gap < b[1] or b[3] + gap < box[1]
-        for b in boxes
-    )
+    return all(box[2] + gap < b[0] or b[2] + gap < box[0] or box[3] + gap < b[1] or b[3] + gap < box[1] for b in boxes)
 
 
 def place(rng, scene, shape, radius, taken, tries=60, gap=2.0):
@@ -154,8 +149,7 @@ def add_number(rng, scene, held_out, alone, length=None):
             x, y = (scene.width - width) / 2, (scene.height - height) / 2
         box = (x, y, x + width, y + height)
         if _free(box, taken, 2):
-            scene.number = Number(text, colour, rgb, box, font, rng.randrange(1 << 30),
-                                  rng.random() < 0.85)
+            scene.number = Number(text, colour, rgb, box, font, rng.randrange(1 << 30), rng.random() < 0.85)
             return True
     return False
 

@@ -14,29 +14,85 @@ from .model import FACTOR
 from .scenes import invent
 
 TASKS = {
-    "shapes": {"what": 1.6, "describe": 0.8, "colours": 0.5, "count": 1.2, "where": 1.7,
-               "relation": 1.3, "is_relation": 0.6, "digits": 0.1, "box": 2.6, "is_there": 0.9,
-               "colour_of": 0.7, "shape_of": 0.7, "background": 0.3},
-    "count": {"what": 1.2, "describe": 0.3, "colours": 0.4, "count": 5, "is_there": 0.6,
-              "where": 0.3, "box": 0.4, "background": 0.1},
-    "number": {"digits": 4, "what": 1.2, "describe": 0.5, "count": 0.15, "background": 0.2,
-               "is_there": 0.15, "where": 0.05},
-    "mixed": {"digits": 2, "what": 1.5, "describe": 0.8, "count": 0.7, "where": 0.8, "box": 0.8,
-              "is_there": 0.3, "colour_of": 0.4, "shape_of": 0.4, "relation": 0.3},
+    "shapes": {
+        "what": 1.6,
+        "describe": 0.8,
+        "colours": 0.5,
+        "count": 1.2,
+        "where": 1.7,
+        "relation": 1.3,
+        "is_relation": 0.6,
+        "digits": 0.1,
+        "box": 2.6,
+        "is_there": 0.9,
+        "colour_of": 0.7,
+        "shape_of": 0.7,
+        "background": 0.3,
+    },
+    "count": {
+        "what": 1.2,
+        "describe": 0.3,
+        "colours": 0.4,
+        "count": 5,
+        "is_there": 0.6,
+        "where": 0.3,
+        "box": 0.4,
+        "background": 0.1,
+    },
+    "number": {
+        "digits": 4,
+        "what": 1.2,
+        "describe": 0.5,
+        "count": 0.15,
+        "background": 0.2,
+        "is_there": 0.15,
+        "where": 0.05,
+    },
+    "mixed": {
+        "digits": 2,
+        "what": 1.5,
+        "describe": 0.8,
+        "count": 0.7,
+        "where": 0.8,
+        "box": 0.8,
+        "is_there": 0.3,
+        "colour_of": 0.4,
+        "shape_of": 0.4,
+        "relation": 0.3,
+    },
     "empty": {"what": 1, "describe": 1, "count": 1, "digits": 1, "is_there": 1, "where": 0.3},
 }
-SYSTEM = ["You are a helpful assistant.", "You are tiny-vl.", "Answer the questions of the user.",
-          "你是一个有用的助手。", "You are a helpful assistant that looks at pictures."]
+SYSTEM = [
+    "You are a helpful assistant.",
+    "You are tiny-vl.",
+    "Answer the questions of the user.",
+    "你是一个有用的助手。",
+    "You are a helpful assistant that looks at pictures.",
+]
 
 
 def size(rng, held_out=False):
     """Width and height of a picture: many formats, now and then a large one."""
     if held_out:
-        return rng.choice([(210, 210), (333, 250), (250, 380), (410, 300), (720, 480), (800, 450),
-                           (1024, 768), (150, 150), (1280, 720), (480, 640), (600, 600)])
+        return rng.choice(
+            [
+                (210, 210),
+                (333, 250),
+                (250, 380),
+                (410, 300),
+                (720, 480),
+                (800, 450),
+                (1024, 768),
+                (150, 150),
+                (1280, 720),
+                (480, 640),
+                (600, 600),
+            ]
+        )
     ratio = rng.choice([1, 1, 1, 4 / 3, 3 / 4, 3 / 2, 2 / 3, 16 / 9, 16 / 9, 2, rng.uniform(0.5, 2.2)])
-    side = rng.choice([rng.uniform(100, 200), 224, 256, 300, rng.uniform(180, 420),
-                       rng.uniform(180, 420), 512, rng.uniform(400, 800)])
+    side = rng.choice(
+        [rng.uniform(100, 200), 224, 256, 300, rng.uniform(180, 420), rng.uniform(180, 420), 512, rng.uniform(400, 800)]
+    )
     if rng.random() < 0.015:
         return rng.choice([(1920, 1080), (1280, 720), (1024, 768), (1600, 900), (1024, 1024)])
     return max(64, round(side * ratio**0.5)), max(64, round(side / ratio**0.5))
@@ -143,8 +199,7 @@ class Builder:
         lang = rng.choice(["en", "zh"])
         if rng.random() < 0.035:
             if rng.random() < 0.2:
-                return (questions.wording(rng, lang, "difference"),
-                        something_else.ANSWER["one_picture"][lang])
+                return (questions.wording(rng, lang, "difference"), something_else.ANSWER["one_picture"][lang])
             return something_else.ask(rng, lang, with_picture=True)
         tasks = TASKS[kind]
         while True:
@@ -181,8 +236,7 @@ class Builder:
 
         def draw_qa(lang=None):
             lang = lang or rng.choice(["en", "zh"])
-            task = rng.choices(["difference", "same", "what_first", "what_second"],
-                               [3.2, 0.5, 0.6, 0.6])[0]
+            task = rng.choices(["difference", "same", "what_first", "what_second"], [3.2, 0.5, 0.6, 0.6])[0]
             return pairs.ask_pair(rng, a, b, sentences, how, task, lang)
 
         seq = Sequence()
@@ -209,8 +263,9 @@ class Builder:
             scene = invent(rng, *wh, kind, ease=ease)
             if i:
                 self.next_turn(seq)
-            self.turns(rng, seq, scene,
-                       lambda scene=scene, kind=kind: self.question(rng, scene, kind), rng.randint(1, 2))
+            self.turns(
+                rng, seq, scene, lambda scene=scene, kind=kind: self.question(rng, scene, kind), rng.randint(1, 2)
+            )
         return seq
 
     def talk(self, rng, budget):
@@ -240,8 +295,7 @@ class Builder:
         while True:
             task = rng.choice([t for t in questions.GROUP if not t.startswith("what_")])
             if task in ("difference", "same"):
-                return (questions.wording(rng, lang, task),
-                        something_else.ANSWER["no_picture"][lang])
+                return (questions.wording(rng, lang, task), something_else.ANSWER["no_picture"][lang])
             found = questions.ask(rng, scene, task, lang)
             if found:
                 return found[0], something_else.ANSWER["no_picture"][lang]
@@ -264,8 +318,17 @@ def sizes_like(rng, count):
     return out
 
 
-MIX = {"shapes": 32, "count": 16, "number": 22, "mixed": 6, "turns": 5, "pair": 17, "album": 2.5,
-       "talk": 2, "empty": 0.5}
+MIX = {
+    "shapes": 32,
+    "count": 16,
+    "number": 22,
+    "mixed": 6,
+    "turns": 5,
+    "pair": 17,
+    "album": 2.5,
+    "talk": 2,
+    "empty": 0.5,
+}
 
 
 def pictures(builder: Builder, seed: int, number: int, step: int):
@@ -282,8 +345,17 @@ def pictures(builder: Builder, seed: int, number: int, step: int):
 
 
 # Rows per batch, so that every kind takes about the same time.
-ROWS = {"shapes": 12, "count": 14, "number": 20, "mixed": 12, "turns": 12, "pair": 10, "album": 6,
-        "talk": 14, "empty": 16}
+ROWS = {
+    "shapes": 12,
+    "count": 14,
+    "number": 20,
+    "mixed": 12,
+    "turns": 12,
+    "pair": 10,
+    "album": 6,
+    "talk": 14,
+    "empty": 16,
+}
 EASY_STEPS = 250  # at first mostly pictures with one to three things
 
 
@@ -302,7 +374,7 @@ def batch(builder: Builder, seed: int, number: int, step: int):
     if kind == "album":
         turns = rng.choice([2, 2, 3])
         sizes = sizes_like(rng, rows * turns)
-        return [builder.album(rng, sizes[i * turns:][:turns], ease) for i in range(rows)]
+        return [builder.album(rng, sizes[i * turns :][:turns], ease) for i in range(rows)]
     sizes = sizes_like(rng, rows)
     if kind == "turns":
         inner = ["shapes", "shapes", "count", "mixed", "number"]

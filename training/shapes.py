@@ -5,18 +5,13 @@ import math
 
 def _regular(n, start=-90.0):
     return [
-        (math.cos(math.radians(start + 360 * i / n)), math.sin(math.radians(start + 360 * i / n)))
-        for i in range(n)
+        (math.cos(math.radians(start + 360 * i / n)), math.sin(math.radians(start + 360 * i / n))) for i in range(n)
     ]
 
 
 def _star(inner):
     outer, inside = _regular(5), _regular(5, -54)
-    return [
-        (x * r, y * r)
-        for a, b in zip(outer, inside, strict=True)
-        for (x, y), r in ((a, 1), (b, inner))
-    ]
+    return [(x * r, y * r) for a, b in zip(outer, inside, strict=True) for (x, y), r in ((a, 1), (b, inner))]
 
 
 def _heart():
@@ -42,8 +37,7 @@ def _simple_heart():
 
 
 def _cross(w):
-    return [(-w, -1), (w, -1), (w, -w), (1, -w), (1, w), (w, w), (w, 1), (-w, 1), (-w, w),
-            (-1, w), (-1, -w), (-w, -w)]
+    return [(-w, -1), (w, -1), (w, -w), (1, -w), (1, w), (w, w), (w, 1), (-w, 1), (-w, w), (-1, w), (-1, -w), (-w, -w)]
 
 
 def outline(rng, shape: str, radius: float) -> list[tuple[float, float]]:

@@ -63,8 +63,12 @@ def loss_of_answers(net, heads, data):
     hook = net.model.visual.merger.register_forward_hook(lambda m, i, out: seen.append(out))
     with torch.autocast("cpu", torch.bfloat16):
         hidden = net.model(
-            input_ids=data["ids"], attention_mask=mask, position_ids=data["positions"],
-            pixel_values=pixel_values(data), image_grid_thw=data["grids"], use_cache=False,
+            input_ids=data["ids"],
+            attention_mask=mask,
+            position_ids=data["positions"],
+            pixel_values=pixel_values(data),
+            image_grid_thw=data["grids"],
+            use_cache=False,
         ).last_hidden_state
         chosen = data["labels"] != -100
         logits = net.lm_head(hidden[chosen])
@@ -86,10 +90,16 @@ def optimizers(net, heads, lr, decay):
         else:
             plain.append(p)
     adam = torch.optim.AdamW(
-        [{"params": rest, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0},
-         # 1536 pixels that all go up and down together: small steps add up.
-         {"params": pixels_in, "weight_decay": decay, "scale": 0.06}],
-        lr=lr, betas=(0.9, 0.95), fused=True)
+        [
+            {"params": rest, "weight_decay": decay},
+            {"params": plain, "weight_decay": 0.0},
+            # 1536 pixels that all go up and down together: small steps add up.
+            {"params": pixels_in, "weight_decay": decay, "scale": 0.06},
+        ],
+        lr=lr,
+        betas=(0.9, 0.95),
+        fused=True,
+    )
     return [Muon(matrices, lr=lr, weight_decay=decay), adam]
 
 
@@ -126,8 +136,11 @@ def run_stage(stage, rank, args, net, heads):
         first, seconds = state["step"], state["seconds"]
     torch.distributed.barrier()  # both have read it before it is written again
     data = torch.utils.data.DataLoader(
-        Steps(stage, str(args.work / "tokenizer.json"), rank, steps, first), batch_size=None,
-        num_workers=1, prefetch_factor=4)
+        Steps(stage, str(args.work / "tokenizer.json"), rank, steps, first),
+        batch_size=None,
+        num_workers=1,
+        prefetch_factor=4,
+    )
     for p in parameters:
         p.grad = torch.zeros_like(p)
     start = time.time() - seconds
@@ -153,31 +166,43 @@ def run_stage(stage, rank, args, net, heads):
         if (step + 1) % 20 == 0:
             seconds = time.time() - start
             shown, loss = (round(sum(r[i] for r in recent) / len(recent), 4) for i in (0, 1))
-            line = {"stage": stage, "step": step + 1, "loss": shown, "with dense": loss,
-                    "norm": round(float(norm), 2), "lr": round(args.lr * factor, 6),
-                    "seconds": round(seconds)}
+            line = {
+                "stage": stage,
+                "step": step + 1,
+                "loss": shown,
+                "with dense": loss,
+                "norm": round(float(norm), 2),
+                "lr": round(args.lr * factor, 6),
+                "seconds": round(seconds),
+            }
             print(json.dumps(line), flush=True)
             recent = []
         if step + 1 == steps or time.time() - saved_at > 180:
             saved_at = time.time()
             new = args.work / "new.pt"
-            torch.save({"net": net.state_dict(), "heads": heads.state_dict(),
-                        "optims": [o.state_dict() for o in optims],
-                        "step": step + 1, "seconds": time.time() - start}, new)
+            torch.save(
+                {
+                    "net": net.state_dict(),
+                    "heads": heads.state_dict(),
+                    "optims": [o.state_dict() for o in optims],
+                    "step": step + 1,
+                    "seconds": time.time() - start,
+                },
+                new,
+            )
             new.replace(saved)
 
 
 def work(rank, args):
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{args.work.resolve()}/meet-{args.run}", rank=rank,
-        world_size=WORLD)
+        "gloo", init_method=f"file://{args.work.resolve()}/meet-{args.run}", rank=rank, world_size=WORLD
+    )
     fastvision.enable()
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
     tok = Tokenizer.from_file(str(args.work / "tokenizer.json"))
     sample = sequences.pictures(sequences.Builder(tok), SEED, -1, 10_000)
-    net = model.build_model(tok.get_vocab_size(), tokenizer.ids(tok),
-                            [im for s in sample for im in s.images]).train()
+    net = model.build_model(tok.get_vocab_size(), tokenizer.ids(tok), [im for s in sample for im in s.images]).train()
     net.model.language_model.config._attn_implementation = "plain"
     heads = dense.Heads(net.config.text_config.hidden_size)
     if not (args.work / "answer.pt").exists():
