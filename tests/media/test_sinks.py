@@ -22,13 +22,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "media/decode.py",
         "worker/",  # gateway and worker talk over one
         "server/",  # binds the port
-        "cli.py",
-        "cli/",
     ),
     "ssl": ("media/download.py",),
     "httpcore": ("media/download.py",),
-    "httpx": ("registry/hub.py", "client.py", "cli.py", "cli/", "worker/remote.py", "worker/vllm.py"),
-    "huggingface_hub": ("registry/hub.py",),
+    "httpx": ("registry/download.py", "terminal/remote.py"),
+    "huggingface_hub": ("registry/download.py", "registry/hub.py"),
     "urllib.request": (),
     "urllib3": (),
     "requests": (),
