@@ -6,7 +6,6 @@ The heads are dropped after training.
 """
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw
 from torch import nn
 from torch.nn import functional as F

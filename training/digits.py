@@ -1,6 +1,7 @@
 """Draws a number: with a font, or with wobbly strokes that look written by hand."""
 
 import math
+from itertools import pairwise
 
 from PIL import Image, ImageDraw
 
@@ -32,7 +33,7 @@ SPECIAL = {"1": [[[(.5, 0), (.5, 1)]], [[(.3, .2), (.55, 0), (.55, 1)], [(.25, 1
 def _smooth(points, rounds=2):
     for _ in range(rounds):
         out = [points[0]]
-        for (ax, ay), (bx, by) in zip(points, points[1:], strict=False):
+        for (ax, ay), (bx, by) in pairwise(points):
             out += [(ax * .75 + bx * .25, ay * .75 + by * .25),
                     (ax * .25 + bx * .75, ay * .25 + by * .75)]
         points = [*out, points[-1]]
@@ -79,16 +80,13 @@ def handwritten(rng, text: str, height: float):
 def printed(rng, text: str, height: float, font_name: str, antialias: bool = True):
     font = fonts.load(font_name, max(6, round(height / 0.72)))
     space = rng.choice([0, 0, 0, round(height * rng.uniform(0, 0.4))])
-    if space:
-        widths = [font.getlength(c) + space for c in text]
-    else:
-        widths = [font.getlength(text)]
+    widths = [font.getlength(c) + space for c in text] if space else [font.getlength(text)]
     mask = Image.new("L", (int(sum(widths) + height * 2), int(height * 3)), 0)
     draw = ImageDraw.Draw(mask)
     draw.fontmode = "L" if antialias else "1"
     x = height * 0.7
     ends = [font.getlength(text[:i]) + space * i for i in range(len(text) + 1)]
-    middles = [x + (a + b - space) / 2 for a, b in zip(ends, ends[1:], strict=False)]
+    middles = [x + (a + b - space) / 2 for a, b in pairwise(ends)]
     for part, advance in zip(text if space else [text], widths, strict=True):
         draw.text((x, height * 0.6), part, fill=255, font=font)
         x += advance

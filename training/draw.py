@@ -69,7 +69,7 @@ def _things(image, scene, edge):
 
 def _upright(t):
     """Ellipses along the axes have a point at the top of their box exactly in the middle."""
-    x1, y1, x2, y2 = t.box
+    x1, _, x2, _ = t.box
     top = min(t.points, key=lambda p: p[1])
     return abs(top[0] - (x1 + x2) / 2) < 0.02 * (x2 - x1)
 

@@ -30,7 +30,7 @@ def wording(rng, lang, task, held_out=False, **slots):
             text = swap_spelling(rng, text)
         if rng.random() < 0.18:
             before = rng.choice(en.BEFORE).format(p=slots["p"])
-            text = before + (text[0].lower() + text[1:] if before.endswith((" ",)) and before[-2] not in ".!:" else text)
+            text = before + (text if before[-2] in ".!:" else text[0].lower() + text[1:])
         if rng.random() < 0.12:
             text += rng.choice(en.AFTER)
         roll = rng.random()

@@ -16,6 +16,7 @@ from .muon import Muon
 
 WORK = Path(__file__).parent / "work"
 SEED = 2026
+CALMER_FROM = 300  # step of the second stage from which the learning rate is halved
 WORLD = 2  # processes, one per core
 
 
@@ -132,7 +133,7 @@ def run_stage(stage, rank, args, net, heads):
     start = time.time() - seconds
     recent, saved_at = [], time.time()
     for step, item in enumerate(data, first):
-        factor = rate(step, steps)
+        factor = rate(step, steps) * (0.5 if stage == "answer" and step >= CALMER_FROM else 1.0)
         for o in optims:
             for group in o.param_groups:
                 group["lr"] = args.lr * factor * group.get("scale", 1.0)
@@ -189,7 +190,7 @@ def work(rank, args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--see-steps", type=int, default=400)
-    parser.add_argument("--steps", type=int, default=2600)
+    parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--out", type=Path, default=None, help="where the finished model goes")

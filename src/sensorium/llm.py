@@ -15,17 +15,16 @@ from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sensorium import way
-from sensorium.errors import ConfigurationError, InvalidRequest, ModelNotFound, SensoriumError
+from sensorium.errors import InvalidRequest, ModelNotFound, SensoriumError
 from sensorium.inputs import Prompt, from_messages, from_prompt
+from sensorium.llm_options import engine_settings
 from sensorium.media.fetch import fetch_media
 from sensorium.outputs import RequestOutput, fold
 from sensorium.protocol.parsed import Parsed
-from sensorium.settings import EngineSettings
 from sensorium.types import Delta, ModelInfo, SamplingParams
 from sensorium.worker.local import LocalHandle, LocalLoader
 
@@ -34,21 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FIELDS = frozenset(EngineSettings.__struct_fields__) - {"model", "name"}
-_NO_MEANING = (
-    "tokenizer",
-    "tokenizer_mode",
-    "trust_remote_code",
-    "distributed_executor_backend",
-    "disable_mm_preprocessor_cache",
-    "mm_processor_cache_gb",
-    "enforce_eager",
-    "swap_space",
-    "cpu_offload_gb",
-    "disable_log_stats",
-    "enable_chunked_prefill",
-)
-_DTYPES = {"half": "float16", "float": "float32"}
 _MAX_TOGETHER = 512  # requests handed to the engine at once; their pictures are in memory
 _CLOSE_S = 10.0
 
@@ -72,7 +56,7 @@ class LLM:
     """
 
     def __init__(self, model: str = "tiny-vl", *, _loader: LocalLoader | None = None, **options: Any) -> None:
-        settings = _settings(model, options)
+        settings = engine_settings(model, options)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="llm", daemon=True)
         self._thread.start()
@@ -308,28 +292,6 @@ def _native() -> LocalLoader:
     from sensorium.worker.native import NativeModel  # here, because it imports torch
 
     return NativeModel.load
-
-
-def _settings(model: str, options: Mapping[str, Any]) -> EngineSettings:
-    known = {name: value for name, value in options.items() if name in _FIELDS}
-    others = {name: value for name, value in options.items() if name not in _FIELDS and value is not None}
-    if others.pop("tensor_parallel_size", 1) != 1:
-        raise ConfigurationError("tensor_parallel_size must be 1: a model runs on one device.")
-    if unknown := sorted(set(others) - set(_NO_MEANING)):
-        raise TypeError(f"LLM() got unknown options: {', '.join(unknown)}")
-    if others:
-        log.info("LLM: these options have no meaning here and are left out: %s", ", ".join(sorted(others)))
-    for name in ("limit_mm_per_prompt", "mm_processor_kwargs"):
-        if known.get(name, {}) is None:
-            known[name] = {}
-    if "dtype" in known:
-        dtype = str(known["dtype"]).removeprefix("torch.")
-        known["dtype"] = _DTYPES.get(dtype, dtype)
-    try:
-        # A round trip, because constructing a struct checks no types.
-        return msgspec.convert({**known, "model": str(model), "name": str(model)}, EngineSettings)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(f"LLM() got an option of the wrong type: {error}") from None
 
 
 def _no_lora(lora_request: object) -> None:

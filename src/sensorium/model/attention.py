@@ -1,9 +1,9 @@
 """Attention of one step over the paged KV cache, in plain torch.
 
 The cache of a layer is two tensors (num_blocks, num_kv_heads, block_size, head_dim): head-major, so that the
-blocks of a sequence gather into one contiguous (num_kv_heads, length, head_dim). Query heads that share a KV
-head are folded into query rows: scaled_dot_product_attention with enable_gqa repeats the keys instead, which at
-a context of 2048 costs ten times as much on a CPU.
+blocks of a sequence gather into one contiguous (num_kv_heads, length, head_dim). For a decode row the query heads
+that share a KV head are folded into query rows: scaled_dot_product_attention with enable_gqa repeats the keys
+instead, which for one query over a context of 2048 costs ten times as much on a CPU. A chunk has rows enough.
 
 A step has rows of two kinds. Decode rows (one query each) are attended together in a few calls, grouped by
 their number of blocks so that a short sequence is not padded to a long one. Each prefill chunk is one call.
@@ -27,7 +27,7 @@ class Chunk:
     length: int
     context: int
     blocks: torch.Tensor  # (ceil((context + length) / block_size),) int64
-    mask: torch.Tensor | None = None  # (length, context + length) bool; None: plain causal, no context
+    mask: torch.Tensor | None = None  # (length, context + length), 0 or -inf; None: plain causal, no context
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def make_plan(
             by_blocks.setdefault(_bucket(num_blocks), []).append((row, context + 1, table[:num_blocks]))
         else:
             blocks = torch.from_numpy(table[:num_blocks]).to(device)
-            chunks.append(Chunk(row, length, context, blocks, _causal(length, context, device)))
+            chunks.append(Chunk(row, length, context, blocks, _causal(length, context, dtype, device)))
         row += length
     return AttentionPlan(
         torch.from_numpy(slot_blocks).to(device),
@@ -88,10 +88,11 @@ def _bucket(num_blocks: int) -> int:
     return size
 
 
-def _causal(length: int, context: int, device: torch.device) -> torch.Tensor | None:
+def _causal(length: int, context: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor | None:
     if not context:
         return None
-    return torch.ones(length, context + length, dtype=torch.bool, device=device).tril_(context)
+    hidden = torch.full((length, context + length), float("-inf"), dtype=dtype, device=device)
+    return hidden.triu_(context + 1)
 
 
 def _group(
@@ -161,26 +162,30 @@ def _decode(q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, group
 
 def _first_chunk(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """Nothing cached before: attend over the chunk's own keys, no gather and no mask."""
-    length, num_heads, head_dim = q.shape
-    out = F.scaled_dot_product_attention(
-        q.transpose(0, 1)[None],
-        k.transpose(0, 1)[None],
-        v.transpose(0, 1)[None],
-        is_causal=length > 1,
-        enable_gqa=k.shape[1] != num_heads,
-    )  # (1, num_heads, length, head_dim)
-    return out[0].transpose(0, 1).reshape(length, num_heads * head_dim)
+    return _rows(
+        F.scaled_dot_product_attention(
+            q.transpose(0, 1)[None],
+            k.transpose(0, 1)[None],
+            v.transpose(0, 1)[None],
+            is_causal=q.shape[0] > 1,
+            enable_gqa=k.shape[1] != q.shape[1],
+        )
+    )
 
 
 def _later_chunk(
     q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, chunk: Chunk, mask: torch.Tensor
 ) -> torch.Tensor:
-    length, num_heads, head_dim = q.shape
-    num_kv_heads = k_cache.shape[1]
-    total = chunk.context + length
+    total = chunk.context + chunk.length
     k = _gather(k_cache, chunk.blocks, 1)[:, :, :total]
     v = _gather(v_cache, chunk.blocks, 1)[:, :, :total]
-    per_kv = num_heads // num_kv_heads
-    folded = q.view(length, num_kv_heads, per_kv, head_dim).permute(1, 2, 0, 3).reshape(1, num_kv_heads, -1, head_dim)
-    out = F.scaled_dot_product_attention(folded, k, v, attn_mask=mask.repeat(per_kv, 1))
-    return out.view(num_kv_heads, per_kv, length, head_dim).permute(2, 0, 1, 3).reshape(length, num_heads * head_dim)
+    return _rows(
+        F.scaled_dot_product_attention(
+            q.transpose(0, 1)[None], k, v, attn_mask=mask, enable_gqa=k.shape[1] != q.shape[1]
+        )
+    )
+
+
+def _rows(out: torch.Tensor) -> torch.Tensor:
+    """(1, num_heads, length, head_dim) -> (length, num_heads * head_dim)."""
+    return out[0].transpose(0, 1).flatten(1)

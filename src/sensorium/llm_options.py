@@ -1,0 +1,58 @@
+"""The options of `LLM(...)`: ours, and those of vLLM's LLM that programs written for it pass."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from sensorium.errors import ConfigurationError
+from sensorium.settings import EngineSettings
+
+log = logging.getLogger(__name__)
+
+_FIELDS = frozenset(EngineSettings.__struct_fields__) - {"model", "name"}
+_NO_MEANING = (
+    "tokenizer",
+    "tokenizer_mode",
+    "trust_remote_code",
+    "distributed_executor_backend",
+    "disable_mm_preprocessor_cache",
+    "mm_processor_cache_gb",
+    "enforce_eager",
+    "swap_space",
+    "cpu_offload_gb",
+    "disable_log_stats",
+    "enable_chunked_prefill",
+)
+_DTYPES = {"half": "float16", "float": "float32"}
+
+
+def engine_settings(model: str, options: Mapping[str, Any]) -> EngineSettings:
+    """Return the settings that keyword options stand for; what has no meaning here is named in the log.
+
+    Raises:
+        TypeError: an option is not known.
+        ConfigurationError: one has a wrong type, or asks for more than one device.
+    """
+    known = {name: value for name, value in options.items() if name in _FIELDS}
+    others = {name: value for name, value in options.items() if name not in _FIELDS and value is not None}
+    if others.pop("tensor_parallel_size", 1) != 1:
+        raise ConfigurationError("tensor_parallel_size must be 1: a model runs on one device.")
+    if unknown := sorted(set(others) - set(_NO_MEANING)):
+        raise TypeError(f"LLM() got unknown options: {', '.join(unknown)}")
+    if others:
+        log.info("LLM: these options have no meaning here and are left out: %s", ", ".join(sorted(others)))
+    for name in ("limit_mm_per_prompt", "mm_processor_kwargs"):
+        if known.get(name, {}) is None:
+            known[name] = {}
+    if "dtype" in known:
+        dtype = str(known["dtype"]).removeprefix("torch.")
+        known["dtype"] = _DTYPES.get(dtype, dtype)
+    try:
+        # A round trip, because constructing a struct checks no types.
+        return msgspec.convert({**known, "model": str(model), "name": str(model)}, EngineSettings)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"LLM() got an option of the wrong type: {error}") from None
