@@ -62,6 +62,10 @@ class MediaItem(msgspec.Struct, frozen=True, omit_defaults=True):
     size: tuple[int, int] | None = None
 
 
+def _plain(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
+
+
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How to pick tokens and when to stop. Names and neutral values are vLLM's.
 
@@ -123,7 +127,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
             # `not (a <= x <= b)` also catches NaN.
             if value is not None and not low <= value <= high:
                 what = f"{name} has {value} entries" if name in ("stop", "logit_bias") else f"{name} is {value}"
-                raise InvalidRequest(f"{what}; it must lie between {low:g} and {high:g}.", param=name)
+                raise InvalidRequest(f"{what}; it must lie between {_plain(low)} and {_plain(high)}.", param=name)
         if any(not text for text in stop):
             raise InvalidRequest("stop holds an empty string; leave it out.", param="stop")
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:

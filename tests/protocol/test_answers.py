@@ -11,6 +11,7 @@ from sensorium.errors import ModelUnavailable, Overloaded, WorkerDied
 from sensorium.protocol import sse
 from sensorium.protocol.chat_answer import ChatAnswer
 from sensorium.protocol.completions_answer import CompletionAnswer
+from sensorium.protocol.logprobs import text_logprobs
 from sensorium.types import Delta, Event, PositionLogprobs, Started, TokenLogprob
 
 EVENTS: list[Event] = [
@@ -79,6 +80,12 @@ def test_half_a_character_has_its_own_bytes() -> None:
     (chunk,) = events_of(answer.chunk(Delta("r", 0, "", [1], [PositionLogprobs(half)])))
     assert chunk["choices"][0]["logprobs"]["content"][0]["bytes"] == [0xE4, 0xBD]
     assert chunk["choices"][0]["delta"]["content"] == ""
+
+
+def test_tokens_that_read_alike_keep_the_likeliest() -> None:
+    chosen, other = TokenLogprob(1, "\ufffd", -0.5, 1, b"\xe4"), TokenLogprob(2, "\ufffd", -3.0, 2, b"\xe5")
+    form = text_logprobs([PositionLogprobs(chosen, [chosen, other])], 0)
+    assert form.top_logprobs == [{"\ufffd": -0.5}]
 
 
 def test_events_are_one_line_each() -> None:

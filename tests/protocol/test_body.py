@@ -7,6 +7,7 @@ import pytest
 from sensorium.errors import InvalidRequest
 from sensorium.protocol.body import MAX_VALUES, check_plain, field_path, parse_body
 from sensorium.protocol.chat import ChatBody
+from sensorium.types import SamplingParams
 
 
 def test_field_path() -> None:
@@ -50,3 +51,10 @@ def test_what_other_processes_could_not_read() -> None:
             check_plain(wrong, "kwargs")
         assert caught.value.param == "kwargs"
     check_plain({"a": [1, None, True, "x", {"b": (1 << 64) - 1}]}, "kwargs")
+
+
+def test_bounds_are_written_as_numbers_that_can_be_used() -> None:
+    with pytest.raises(InvalidRequest, match=r"between 1 and 2147483648\."):
+        SamplingParams(max_tokens=0)
+    with pytest.raises(InvalidRequest, match=r"between 0 and 1\."):
+        SamplingParams(min_p=2)

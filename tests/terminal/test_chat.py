@@ -87,3 +87,23 @@ def test_mistakes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     talk.say("/fly")
     assert "/image FILE" in capsys.readouterr().err
     assert talk.messages == []
+
+
+@pytest.mark.parametrize("line", ["why " * 100, "~nobody-of-that-name is who?", "x" * 300 + ".png"])
+def test_lines_that_can_be_no_path_are_questions(line: str) -> None:
+    parrot = Parrot()
+    Conversation(parrot, None).say(line)
+    assert parrot.sent[0][-1]["content"] == line
+
+
+@pytest.mark.parametrize("line", ["/image " + "y" * 300, "/image ~nobody-of-that-name/x.png", "/image a\0b"])
+def test_paths_that_can_be_none_are_named(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    conversation = Conversation(Parrot(), None)
+    conversation.say(line)
+    assert "cannot be read" in capsys.readouterr().err
+    assert conversation.pictures == []
+
+
+def test_an_unknown_command_may_be_long(capsys: pytest.CaptureFixture[str]) -> None:
+    Conversation(Parrot(), None).say("/" + "x" * 300)
+    assert "Commands:" in capsys.readouterr().err

@@ -71,3 +71,14 @@ def test_refusals_and_breaks_are_told_in_the_servers_words(url: str) -> None:
         ask(url, "break")
     with pytest.raises(ConfigurationError, match=r"answered 401: Who are you\?"):
         RemoteModel(url, None)
+
+
+@pytest.mark.parametrize("wrong", ["http://[::1", "http://", "http://127.0.0.1:port"])
+def test_what_is_no_url_is_refused(wrong: str) -> None:
+    with pytest.raises(ConfigurationError):
+        RemoteModel(wrong, None)
+
+
+def test_a_key_that_no_header_can_hold_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="api-key"):
+        RemoteModel(url, "ké")

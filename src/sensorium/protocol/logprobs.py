@@ -57,7 +57,10 @@ def text_logprobs(positions: Sequence[PositionLogprobs], offset: int) -> TextLog
         form.text_offset.append(offset)
         form.token_logprobs.append(_finite(chosen))
         form.tokens.append(chosen.token)
-        form.top_logprobs.append({entry.token: _finite(entry) for entry in (chosen, *position.top)})
+        top: dict[str, float] = {}
+        for entry in (chosen, *position.top):  # pieces of characters all read alike: the first keeps the place
+            top.setdefault(entry.token, _finite(entry))
+        form.top_logprobs.append(top)
         offset += len(chosen.token)
     return form
 

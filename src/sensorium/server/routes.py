@@ -53,7 +53,7 @@ def gateway_of(request: Request) -> Gateway:
 
 
 async def chat_completions(request: Request) -> Response:
-    """Answer a conversation, which may hold pictures, videos and sound."""
+    """Answer a conversation, which may hold pictures."""
     gateway = gateway_of(request)
     body = await _body(request, ChatBody)
     model, record = served_name(body.model, gateway.pool), record_of(request.scope)
@@ -105,7 +105,7 @@ async def model(request: Request) -> Response:
 
 
 async def tokenize(request: Request) -> Response:
-    """Count and list the tokens of a prompt or a conversation, media included."""
+    """Count and list the tokens of a prompt or a conversation; a picture counts as one, its placeholder."""
     gateway = gateway_of(request)
     body = await _body(request, TokenizeBody)
     record = record_of(request.scope)

@@ -82,13 +82,24 @@ def picture_url(picture: str) -> str:
     """
     if picture.startswith(("http://", "https://", "data:")):
         return picture
-    path = Path(picture).expanduser()
+    path = local_path(picture)
     try:
         data = path.read_bytes()
     except OSError as error:
         raise InvalidRequest(f"{picture!r} cannot be read: {error.strerror}.", param="image") from None
+    except ValueError:  # a NUL
+        raise InvalidRequest(f"{picture!r} cannot be read: it is no path.", param="image") from None
     kind = mimetypes.guess_type(path.name)[0] or "image/png"
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def local_path(written: str) -> Path:
+    """Return the path that is meant, `~` being the home directory where there is one."""
+    path = Path(written)
+    try:
+        return path.expanduser()
+    except RuntimeError:  # ~name, and nobody has that name
+        return path
 
 
 def print_answer(pieces: Generator[str, None, None]) -> str:

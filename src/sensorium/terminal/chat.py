@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import sys
-from pathlib import Path
 
 import click
 
 from sensorium.errors import SensoriumError
-from sensorium.terminal.answer import Answering, Messages, picture_url, print_answer, user_message
+from sensorium.terminal.answer import Answering, Messages, local_path, picture_url, print_answer, user_message
 
 _HELP = "/image FILE or URL attaches a picture, /clear forgets everything, /exit ends."
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp")
@@ -56,7 +56,7 @@ class Conversation:
             self._attach(line.removeprefix("/image").strip())
         elif _is_picture(line):
             self._attach(line)
-        elif line.startswith("/") and not Path(line).exists():
+        elif line.startswith("/") and not _exists(line):
             click.echo(f"Commands: {_HELP}", err=True)
         else:
             self._ask(line)
@@ -87,13 +87,17 @@ class Conversation:
 
 
 def _is_picture(line: str) -> bool:
-    path = Path(_path(line)).expanduser()
-    return path.suffix.lower() in _PICTURES and path.is_file()
+    path = local_path(_path(line))
+    return path.suffix.lower() in _PICTURES and os.path.isfile(path)
+
+
+def _exists(line: str) -> bool:
+    return os.path.exists(local_path(line))  # unlike Path.exists, False for a line too long to be a path
 
 
 def _path(written: str) -> str:
     """Undo the quoting that a terminal gives a dragged path."""
-    if Path(written).expanduser().exists():
+    if _exists(written):
         return written
     try:
         words = shlex.split(written)

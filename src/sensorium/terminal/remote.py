@@ -25,13 +25,15 @@ class RemoteModel:
     def __init__(self, url: str, api_key: str | None) -> None:
         base = url.rstrip("/")
         base = base if base.endswith("/v1") else f"{base}/v1"
+        if api_key and not (api_key.isascii() and api_key.isprintable()):
+            raise ConfigurationError("The --api-key holds characters that a header cannot hold.")
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         timeout = httpx.Timeout(_CONNECT_S, read=None)  # a first token may take as long as loading a model
         self._client = httpx.Client(headers=headers, timeout=timeout)
         self._base = base
         try:
             response = self._client.get(f"{base}/models")
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ConfigurationError(f"No server answers at {base} ({type(error).__name__}).") from None
         if response.status_code != 200:
             raise ConfigurationError(_refusal(base, response.status_code, response.text))
