@@ -77,7 +77,7 @@ class Transformers:
 
 
 class Sensorium:
-    """The package's own engine."""
+    """The package's own engine, as it comes: the checkpoint's dtype and sampling defaults."""
 
     def __init__(self, checkpoint):
         from sensorium import LLM
@@ -85,7 +85,10 @@ class Sensorium:
         self.llm = LLM(str(checkpoint))
 
     def answer(self, conversations) -> list[str]:
-        return [self.llm.chat(m) for m in conversations]
+        from sensorium import SamplingParams
+
+        greedy = SamplingParams(temperature=0, max_tokens=110)
+        return [result.outputs[0].text for result in self.llm.chat(conversations, greedy, use_tqdm=False)]
 
 
 BACKENDS = {"transformers": Transformers, "sensorium": Sensorium}

@@ -59,7 +59,7 @@ def main():
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--per-kind", type=int, default=500)
     parser.add_argument("--kinds", nargs="*", default=heldout.KINDS)
-    parser.add_argument("--backend", choices=BACKENDS, default="transformers")
+    parser.add_argument("--backend", choices=BACKENDS, default="sensorium")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--show", type=int, default=0, help="print this many wrong answers per kind")
     parser.add_argument("--write", type=Path, help="put the table between the marks of this file")

@@ -13,8 +13,42 @@ def _write(path: Path, value) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-TEXT = ["attention_bias", "attention_dropout", "eos_token_id", "head_dim", "hidden_act", "hidden_size", "initializer_range", "intermediate_size", "max_position_embeddings", "model_type", "num_attention_heads", "num_hidden_layers", "num_key_value_heads", "pad_token_id", "rms_norm_eps", "tie_word_embeddings", "use_cache", "vocab_size"]
-VISION = ["deepstack_visual_indexes", "depth", "hidden_act", "hidden_size", "in_channels", "initializer_range", "intermediate_size", "model_type", "num_heads", "num_position_embeddings", "out_hidden_size", "patch_size", "spatial_merge_size", "temporal_patch_size"]
+TEXT = [
+    "attention_bias",
+    "attention_dropout",
+    "eos_token_id",
+    "head_dim",
+    "hidden_act",
+    "hidden_size",
+    "initializer_range",
+    "intermediate_size",
+    "max_position_embeddings",
+    "model_type",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "num_key_value_heads",
+    "pad_token_id",
+    "rms_norm_eps",
+    "tie_word_embeddings",
+    "use_cache",
+    "vocab_size",
+]
+VISION = [
+    "deepstack_visual_indexes",
+    "depth",
+    "hidden_act",
+    "hidden_size",
+    "in_channels",
+    "initializer_range",
+    "intermediate_size",
+    "model_type",
+    "num_heads",
+    "num_position_embeddings",
+    "out_hidden_size",
+    "patch_size",
+    "spatial_merge_size",
+    "temporal_patch_size",
+]
 IDS = ["image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"]
 
 
