@@ -106,6 +106,7 @@ def test_the_key_may_come_from_the_environment(served: list[Any], monkeypatch: p
         (["run", "question", "--image", "no/such.png"], "no/such.png"),
         (["chat", "http://127.0.0.1:9"], "No server answers"),
         (["fly"], "fly"),
+        (["serve", "--served-model-name", ""], "a --served-model-name is empty."),
     ],
 )
 def test_wrong_use_is_one_line_that_names_what_is_right(

@@ -156,6 +156,23 @@ def test_options() -> None:
         LLM("missing", _loader=FakeModel.load)
 
 
+@pytest.mark.parametrize(("name", "value"), [("max_model_len", 0), ("max_model_len", -5), ("max_num_seqs", 0)])
+def test_counts_are_at_least_one(name: str, value: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} is {value}; it must be 1 or more"):
+        LLM("fake", _loader=FakeModel.load, **{name: value})
+
+
+@pytest.mark.parametrize("prompts", [None, 3])
+def test_what_is_no_prompt_is_refused(llm: LLM, prompts: object) -> None:
+    with pytest.raises(InvalidRequest, match="prompts"):
+        llm.generate(prompts, LONG)  # type: ignore[arg-type]
+
+
+def test_sampling_params_are_objects(llm: LLM) -> None:
+    with pytest.raises(InvalidRequest, match="sampling_params"):
+        llm.generate("hello", {"temperature": 0})  # type: ignore[arg-type]
+
+
 def test_options_without_meaning_are_named_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     options = {"trust_remote_code": True, "disable_mm_preprocessor_cache": False, "distributed_executor_backend": "ray"}

@@ -79,6 +79,8 @@ def serve(
         raise click.UsageError(f"two models are given: {model!r} and --model {model_option!r}.")
     if not all(api_keys):
         raise click.UsageError("an --api-key is empty.")
+    if not all(served_names):
+        raise click.UsageError("a --served-model-name is empty.")
     chosen = model or model_option or BUNDLED
     names = served_names or (chosen,)
     loaded = engine_settings(chosen, options, names[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -27,6 +27,28 @@ class PromptDict(TypedDict, total=False):
 
 
 Prompt = str | list[int] | PromptDict
+
+
+def prompt_list(prompts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:
+    """Return the prompts, one being a list of one. Token ids are one prompt.
+
+    Raises:
+        InvalidRequest: that is no prompt.
+    """
+    if not isinstance(prompts, (str, Mapping, Sequence)):
+        raise InvalidRequest("prompts must be a string, token ids, a dict, or a list of them.", param="prompts")
+    single = isinstance(prompts, (str, Mapping)) or (len(prompts) > 0 and isinstance(prompts[0], int))
+    return cast("Sequence[Prompt]", [prompts] if single else prompts)
+
+
+def check_sampling(given: object) -> None:
+    """Refuse what is not a list of SamplingParams, a dict for example.
+
+    Raises:
+        InvalidRequest: it is something else.
+    """
+    if not isinstance(given, Sequence) or not all(isinstance(one, SamplingParams) for one in given):
+        raise InvalidRequest("sampling_params must be SamplingParams, or a list of them.", param="sampling_params")
 
 
 def from_prompt(prompt: Prompt, model: str, request_id: str, sampling: SamplingParams) -> Parsed:

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sensorium import way
 from sensorium.errors import InvalidRequest, ModelNotFound, SensoriumError
-from sensorium.inputs import Prompt, from_messages, from_prompt
+from sensorium.inputs import Prompt, check_sampling, from_messages, from_prompt, prompt_list
 from sensorium.llm_options import engine_settings
 from sensorium.media.fetch import fetch_media
 from sensorium.outputs import RequestOutput, fold
@@ -97,8 +97,7 @@ class LLM:
             SensoriumError: one of them is wrong; the others are aborted.
         """
         _no_lora(lora_request)
-        single = isinstance(prompts, (str, Mapping)) or (len(prompts) > 0 and isinstance(prompts[0], int))
-        several = cast("Sequence[Prompt]", [prompts] if single else prompts)
+        several = prompt_list(prompts)
         parsed = [
             from_prompt(prompt, self._settings.name, self._next_id(), sampling)
             for prompt, sampling in zip(several, self._samplings(sampling_params, len(several)), strict=True)
@@ -209,6 +208,7 @@ class LLM:
             given = self.get_default_sampling_params()
         if isinstance(given, SamplingParams):
             return [given] * count
+        check_sampling(given)
         if len(given) != count:
             raise InvalidRequest(
                 f"There are {len(given)} sampling_params for {count} prompts; give one, or one for each.",

@@ -27,6 +27,7 @@ _NO_MEANING = (
     "disable_log_stats",
     "enable_chunked_prefill",
 )
+_COUNTS = ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "num_threads", "kv_cache_bytes")
 _DTYPES = {"half": "float16", "float": "float32"}
 
 
@@ -48,6 +49,9 @@ def engine_settings(model: str, options: Mapping[str, Any]) -> EngineSettings:
     for name in ("limit_mm_per_prompt", "mm_processor_kwargs"):
         if known.get(name, {}) is None:
             known[name] = {}
+    for name in _COUNTS:
+        if isinstance(value := known.get(name), int) and value < 1:
+            raise ConfigurationError(f"{name} is {value}; it must be 1 or more.")
     if "dtype" in known:
         dtype = str(known["dtype"]).removeprefix("torch.")
         known["dtype"] = _DTYPES.get(dtype, dtype)

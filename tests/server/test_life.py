@@ -11,8 +11,8 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,9 +20,11 @@ import httpx
 import openai
 import pytest
 
+from sensorium.errors import ConfigurationError, ModelUnavailable
 from sensorium.server import connection, read
+from sensorium.server.run import run as serve_until_signal
 from sensorium.settings import ServerSettings
-from tests.fakes import EchoModel
+from tests.fakes import EchoModel, FakePool
 from tests.server.serving import served, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -236,6 +238,19 @@ def test_a_model_that_does_not_load_ends_the_server() -> None:
         assert server.wait(5) == 1
         assert server.stderr is not None
         assert "It does not fit." in server.stderr.read()
+
+
+@pytest.mark.parametrize(("cause", "code"), [(None, 1), (ConfigurationError("A shard is missing."), 2)])
+def test_a_checkpoint_that_is_at_fault_ends_it_with_2(cause: Exception | None, code: int) -> None:
+    class Broken(FakePool):
+        @asynccontextmanager
+        async def lease(self, name: str) -> AsyncIterator[EchoModel]:
+            raise ModelUnavailable("It could not be loaded.") from cause
+            yield
+
+    pool = Broken({"echo": EchoModel()})
+    assert serve_until_signal(ServerSettings(port=0), lambda: pool) == code
+    assert pool.closed
 
 
 def test_a_taken_port_is_named() -> None:

@@ -98,8 +98,8 @@ async def _serve(
     code = 0
     try:
         await asyncio.wait([begin, serving, stopped], return_when=asyncio.FIRST_COMPLETED)
-        if begin.done() and not begin.result():
-            code = 1
+        if begin.done() and begin.result():
+            code = begin.result()
         else:
             await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
         gateway.gate.draining = True
@@ -116,8 +116,8 @@ async def _serve(
     return code
 
 
-async def _begin(gateway: Gateway, server: uvicorn.Server, url: str, on_ready: Callable[[str], None] | None) -> bool:
-    """Load the only model, if wanted, and say that the server is ready; False if loading failed."""
+async def _begin(gateway: Gateway, server: uvicorn.Server, url: str, on_ready: Callable[[str], None] | None) -> int:
+    """Load the only model, if wanted, and say that the server is ready; return the exit code if loading failed."""
     while not server.started:
         await asyncio.sleep(0.005)
     name = gateway.pool.default()
@@ -127,11 +127,12 @@ async def _begin(gateway: Gateway, server: uvicorn.Server, url: str, on_ready: C
                 pass
         except SensoriumError as error:
             logger.error("%s", error.message)
-            return False
+            # As `sensorium run` ends on the same checkpoint or setting.
+            return 2 if isinstance(error.__cause__, ConfigurationError) else 1
     gateway.loading = False
     if on_ready is not None:
         on_ready(url)
-    return True
+    return 0
 
 
 def uvicorn_config(app: FastAPI) -> uvicorn.Config:
