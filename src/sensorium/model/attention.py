@@ -1,9 +1,10 @@
 """Attention of one step over the paged KV cache, in plain torch.
 
-The cache of a layer is two tensors (num_blocks, num_kv_heads, block_size, head_dim): head-major, so that the
-blocks of a sequence gather into one contiguous (num_kv_heads, length, head_dim). For a decode row the query heads
-that share a KV head are folded into query rows: scaled_dot_product_attention with enable_gqa repeats the keys
-instead, which for one query over a context of 2048 costs ten times as much on a CPU. A chunk has rows enough.
+The cache of a layer is one tensor (num_blocks, 2, num_kv_heads, block_size, head_dim), keys before values, and
+head-major, so that one gather makes the contiguous (num_kv_heads, length, head_dim) of a sequence's keys and values.
+For a decode row the query heads that share a KV head are folded into query rows: scaled_dot_product_attention with
+enable_gqa repeats the keys instead, which for one query over a context of 2048 costs ten times as much on a CPU. A
+chunk has rows enough.
 
 A step has rows of two kinds. Decode rows (one query each) are attended together in a few calls, grouped by
 their number of blocks so that a short sequence is not padded to a long one. Each prefill chunk is one call.
@@ -112,50 +113,45 @@ def _group(
     )
 
 
-def attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cache: tuple[torch.Tensor, torch.Tensor], plan: AttentionPlan
-) -> torch.Tensor:
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cache: torch.Tensor, plan: AttentionPlan) -> torch.Tensor:
     """Write the step's K and V into the cache and attend.
 
     Args:
         q: (num_tokens, num_heads, head_dim), rotated.
         k, v: (num_tokens, num_kv_heads, head_dim).
-        cache: the layer's K and V, each (num_blocks, num_kv_heads, block_size, head_dim).
+        cache: the layer's keys and values, (num_blocks, 2, num_kv_heads, block_size, head_dim).
 
     Returns:
         (num_tokens, num_heads * head_dim).
     """
-    k_cache, v_cache = cache
-    k_cache[plan.slot_blocks, :, plan.slot_offsets] = k
-    v_cache[plan.slot_blocks, :, plan.slot_offsets] = v
+    cache[plan.slot_blocks, :, :, plan.slot_offsets] = torch.stack((k, v), 1)  # (num_tokens, 2, num_kv_heads, head_dim)
     num_tokens, num_heads, head_dim = q.shape
     if len(plan.groups) == 1 and not plan.chunks and len(plan.groups[0].rows) == num_tokens:
-        return _decode(q, k_cache, v_cache, plan.groups[0])
+        return _decode(q, cache, plan.groups[0])
     out = torch.empty(num_tokens, num_heads * head_dim, dtype=q.dtype, device=q.device)
     for group in plan.groups:
-        out[group.rows] = _decode(q[group.rows], k_cache, v_cache, group)
+        out[group.rows] = _decode(q[group.rows], cache, group)
     for chunk in plan.chunks:
         rows = slice(chunk.start, chunk.start + chunk.length)
         if chunk.mask is None:
             out[rows] = _first_chunk(q[rows], k[rows], v[rows])
         else:
-            out[rows] = _later_chunk(q[rows], k_cache, v_cache, chunk, chunk.mask)
+            out[rows] = _later_chunk(q[rows], cache, chunk, chunk.mask)
     return out
 
 
-def _gather(cache: torch.Tensor, blocks: torch.Tensor, batch: int) -> torch.Tensor:
-    """(batch * blocks_each,) block ids -> (batch, num_kv_heads, blocks_each * block_size, head_dim)."""
-    _, num_kv_heads, block_size, head_dim = cache.shape
-    picked = cache.index_select(0, blocks).view(batch, -1, num_kv_heads, block_size, head_dim)
-    return picked.transpose(1, 2).reshape(batch, num_kv_heads, -1, head_dim)
+def _gather(cache: torch.Tensor, blocks: torch.Tensor, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(batch * blocks_each,) block ids -> K and V, each (batch, num_kv_heads, blocks_each * block_size, head_dim)."""
+    _, _, num_kv_heads, block_size, head_dim = cache.shape
+    picked = cache.index_select(0, blocks).view(batch, -1, 2, num_kv_heads, block_size, head_dim)
+    k, v = picked.permute(2, 0, 3, 1, 4, 5).reshape(2, batch, num_kv_heads, -1, head_dim).unbind()
+    return k, v
 
 
-def _decode(q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, group: DecodeGroup) -> torch.Tensor:
+def _decode(q: torch.Tensor, cache: torch.Tensor, group: DecodeGroup) -> torch.Tensor:
     batch, num_heads, head_dim = q.shape
-    num_kv_heads = k_cache.shape[1]
-    k = _gather(k_cache, group.blocks, batch)
-    v = _gather(v_cache, group.blocks, batch)
-    folded = q.view(batch, num_kv_heads, num_heads // num_kv_heads, head_dim)
+    k, v = _gather(cache, group.blocks, batch)
+    folded = q.view(batch, k.shape[1], -1, head_dim)  # (batch, num_kv_heads, heads of each, head_dim)
     out = F.scaled_dot_product_attention(folded, k, v, attn_mask=group.mask)
     return out.reshape(batch, num_heads * head_dim)
 
@@ -173,12 +169,9 @@ def _first_chunk(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Ten
     )
 
 
-def _later_chunk(
-    q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, chunk: Chunk, mask: torch.Tensor
-) -> torch.Tensor:
+def _later_chunk(q: torch.Tensor, cache: torch.Tensor, chunk: Chunk, mask: torch.Tensor) -> torch.Tensor:
     total = chunk.context + chunk.length
-    k = _gather(k_cache, chunk.blocks, 1)[:, :, :total]
-    v = _gather(v_cache, chunk.blocks, 1)[:, :, :total]
+    k, v = (x[:, :, :total] for x in _gather(cache, chunk.blocks, 1))
     return _rows(
         F.scaled_dot_product_attention(
             q.transpose(0, 1)[None], k, v, attn_mask=mask, enable_gqa=k.shape[1] != q.shape[1]

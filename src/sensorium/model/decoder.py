@@ -16,7 +16,7 @@ from sensorium.model.linear import Linear
 from sensorium.model.rope import Rope, rotate
 from sensorium.model.taker import Taker
 
-KVCache = list[tuple[torch.Tensor, torch.Tensor]]
+KVCache = list[torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class Decoder:
         take.check_empty()
 
     def new_cache(self, num_blocks: int, block_size: int) -> KVCache:
-        """Zeroed K and V per layer, each (num_blocks, num_kv_heads, block_size, head_dim)."""
-        shape = (num_blocks, self.config.num_key_value_heads, block_size, self.config.head_dim)
-        return [(self._zeros(shape), self._zeros(shape)) for _ in self.layers]
+        """Zeroed keys and values per layer: (num_blocks, 2, num_kv_heads, block_size, head_dim)."""
+        shape = (num_blocks, 2, self.config.num_key_value_heads, block_size, self.config.head_dim)
+        return [self._zeros(shape) for _ in self.layers]
 
     def _zeros(self, shape: tuple[int, ...]) -> torch.Tensor:
         if self.device.type != "cpu":
@@ -117,7 +117,7 @@ class _Layer:
         x: torch.Tensor,
         cos: torch.Tensor,
         sin: torch.Tensor,
-        cache: tuple[torch.Tensor, torch.Tensor],
+        cache: torch.Tensor,
         plan: AttentionPlan,
     ) -> torch.Tensor:
         num_tokens, hidden = x.shape

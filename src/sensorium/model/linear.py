@@ -8,12 +8,11 @@ one that names them, checks them once per process, and falls back to plain torch
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import torch
 import torch.nn.functional as F
-
-_PLAIN = "none"
 
 
 @cache
@@ -24,14 +23,18 @@ def can_pack() -> bool:
             return False
         weight = torch.eye(16, 32, dtype=torch.bfloat16)
         x = torch.arange(32, dtype=torch.bfloat16).view(1, 32)  # (1, in_features)
+        pointwise, _ = _operators()
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, 1)
-        return bool(torch.equal(_packed(x, packed, None), F.linear(x, weight)))
+        return bool(torch.equal(pointwise(x, packed, None, "none", [], ""), F.linear(x, weight)))
     except (AttributeError, RuntimeError):
         return False
 
 
-def _packed(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, post: str = _PLAIN) -> torch.Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, post, [], "")  # type: ignore[no-any-return]
+@cache
+def _operators() -> tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor]]:
+    """The packed linear with an activation, and with a second operand. Overloads by name save choosing at each call."""
+    operator = torch.ops.mkldnn._linear_pointwise
+    return operator.default, operator.binary
 
 
 class Linear:
@@ -48,33 +51,35 @@ class Linear:
         self.packed = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and can_pack()
         # The reorder runs a oneDNN primitive; its batch hint of 1 gives the layout that serves every batch size.
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), 1) if self.packed else weight
+        if self.packed:
+            self._pointwise, self._binary = _operators()
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(num_tokens, in_features) -> (num_tokens, out_features)."""
         if self.packed:
-            return _packed(x, self.weight, self.bias)
+            return self._pointwise(x, self.weight, self.bias, "none", [], "")
         return F.linear(x, self.weight, self.bias)
 
     def silu(self, x: torch.Tensor) -> torch.Tensor:
         """silu(linear(x))."""
         if self.packed:
-            return _packed(x, self.weight, self.bias, "swish")
+            return self._pointwise(x, self.weight, self.bias, "swish", [], "")
         return F.silu(F.linear(x, self.weight, self.bias))
 
     def gelu(self, x: torch.Tensor, approximate: str = "none") -> torch.Tensor:
         """gelu(linear(x)); `approximate` is "none" or "tanh", as in torch."""
         if self.packed:
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "gelu", [], approximate)  # type: ignore[no-any-return]
+            return self._pointwise(x, self.weight, self.bias, "gelu", [], approximate)
         return F.gelu(F.linear(x, self.weight, self.bias), approximate=approximate)
 
     def times(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """linear(x) * other."""
         if self.packed:
-            return torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weight, self.bias, "mul")  # type: ignore[no-any-return]
+            return self._binary(x, other, self.weight, self.bias, "mul")
         return F.linear(x, self.weight, self.bias).mul_(other)
 
     def plus(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """linear(x) + other."""
         if self.packed:
-            return torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weight, self.bias, "add")  # type: ignore[no-any-return]
+            return self._binary(x, other, self.weight, self.bias, "add")
         return F.linear(x, self.weight, self.bias).add_(other)
