@@ -128,8 +128,9 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
             if value is not None and not low <= value <= high:
                 what = f"{name} has {value} entries" if name in ("stop", "logit_bias") else f"{name} is {value}"
                 raise InvalidRequest(f"{what}; it must lie between {_plain(low)} and {_plain(high)}.", param=name)
-        if any(not text for text in stop):
-            raise InvalidRequest("stop holds an empty string; leave it out.", param="stop")
+        for name, texts in (("stop", stop), ("bad_words", self.bad_words or ())):
+            if any(not text for text in texts):
+                raise InvalidRequest(f"{name} holds an empty string; leave it out.", param=name)
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise InvalidRequest(
                 f"min_tokens is {self.min_tokens}, more than max_tokens, {self.max_tokens}.",

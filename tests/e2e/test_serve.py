@@ -111,6 +111,7 @@ def test_local_files_below_the_allowed_folder_only(running: Running, tmp_path: P
         ({"messages": [{"role": "user", "content": [{"type": "smell", "smell": {}}]}]}, 400, ["smell"]),
         ({"messages": ask("hi"), "top_p": 3}, 400, ["top_p", "3"]),
         ({"messages": ask("hi"), "logit_bias": {"99999": 1}}, 400, ["99999"]),
+        ({"messages": ask("hi"), "bad_words": [""]}, 400, ["bad_words"]),
         ({"messages": ask("hi", "data:image/png;base64,aGVsbG8=")}, 400, ["messages[0].content[0]"]),
         ({"messages": ask("hi", "http://127.0.0.1:1/x.png")}, 400, ["messages[0].content[0]"]),
         ({"messages": ask("hi", "ftp://example.com/x.png")}, 400, ["messages[0].content[0]"]),
@@ -165,7 +166,7 @@ def test_a_worker_that_is_killed_ends_its_streams_and_nothing_else(running: Runn
 
 
 def test_tokenize_counts_what_a_request_costs(running: Running) -> None:
-    body = {"model": MODEL, "messages": [{"role": "user", "content": "How many tokens are these?"}]}
+    body = {"model": MODEL, "messages": ask("How many tokens are these?", picture(7))}
     count = httpx.post(f"{running.url}/tokenize", json=body).json()
     reply = running.client().chat.completions.create(model=MODEL, messages=body["messages"], max_tokens=1)  # type: ignore[call-overload]
     assert count["count"] == reply.usage.prompt_tokens

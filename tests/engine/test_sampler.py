@@ -77,6 +77,7 @@ def test_presence_and_frequency_count_output_only() -> None:
 def test_bias_min_tokens_and_bad_words() -> None:
     assert pick([2.0, 1.0], sequence([0], temperature=0, logit_bias={1: 5.0})) == 1
     assert pick([2.0, 1.0], sequence([0], temperature=0, min_tokens=1, stop_token_ids=[0])) == 1
+    assert pick([2.0, 1.0], sequence([0], temperature=0, min_tokens=1, stop_token_ids=[0, 151645, -3])) == 1
     assert pick([2.0, 1.0], sequence([0], [1], temperature=0, min_tokens=1, stop_token_ids=[0])) == 0
     banned = sequence([0], [7], temperature=0)
     banned.bad_words = ((7, 0),)

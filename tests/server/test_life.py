@@ -81,7 +81,7 @@ def test_a_stream_that_just_ends_is_an_error() -> None:
 def test_more_than_the_server_takes() -> None:
     with served(ServerSettings(max_queued=2), EchoModel(delay_s=0.02)) as server:
         answers: list[httpx.Response] = []
-        threads = [threading.Thread(target=lambda: answers.append(server.chat("x" * 20))) for _ in range(2)]
+        threads = [threading.Thread(target=lambda: answers.append(server.chat("x" * 120))) for _ in range(2)]
         for thread in threads:
             thread.start()
         wait_until(lambda: server.model.running == 2)

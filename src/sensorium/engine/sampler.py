@@ -77,7 +77,8 @@ def _adjust(row: torch.Tensor, sequence: Sequence) -> None:
     params = sequence.sampling
     output = sequence.token_ids[sequence.num_prompt_tokens :]
     if sequence.num_output_tokens < params.min_tokens:
-        row[list(sequence.stop_token_ids)] = float("-inf")
+        # A client may name stop ids of another vocabulary; those can never be drawn.
+        row[[token_id for token_id in sequence.stop_token_ids if 0 <= token_id < row.shape[0]]] = float("-inf")
     for token_id, bias in (params.logit_bias or {}).items():
         row[token_id] += bias
     for word in sequence.bad_words:

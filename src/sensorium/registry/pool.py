@@ -17,6 +17,7 @@ from sensorium.worker.handle import WorkerHandle
 from sensorium.worker.launcher import Launcher
 
 _WATCH_S = 1.0
+_FRESH_S = 5.0  # beats come each second: five missing ones say "not ready" long before the worker is given up
 _SHUTTING_DOWN = "The server is shutting down."
 
 
@@ -104,7 +105,9 @@ class Pool:
         if self._closing:
             return False, _SHUTTING_DOWN
         states = [
-            slot.state(self._silent_after_s) for slot in self._slots if slot.keep_loaded or slot.handle is not None
+            slot.state(min(_FRESH_S, self._silent_after_s))
+            for slot in self._slots
+            if slot.keep_loaded or slot.handle is not None
         ]
         problems = [sentence for good, sentence in states if not good]
         if problems:

@@ -134,7 +134,8 @@ class Telemetry:
         record.status = record.status or CLIENT_GONE
         route = getattr(scope.get("route"), "path", "other")
         self.metrics.count(record, route)
-        logger.info(
+        logger.log(
+            logging.DEBUG if route in _PROBES and record.status < 400 else logging.INFO,
             "%s %r %d model=%r prompt_tokens=%d completion_tokens=%d ttft_s=%s seconds=%.3f id=%s",
             scope["method"],
             scope["path"][:200],
@@ -146,6 +147,9 @@ class Telemetry:
             time.perf_counter() - record.start_s,
             record.id,
         )
+
+
+_PROBES = ("/health", "/ping", "/ready", "/metrics")  # asked every few seconds by machines
 
 
 def internal_error(record: Record) -> SensoriumError:

@@ -16,7 +16,7 @@ import torch
 
 from sensorium import families
 from sensorium.engine.engine import Engine
-from sensorium.errors import ConfigurationError, SensoriumError
+from sensorium.errors import ConfigurationError, InvalidRequest, SensoriumError
 from sensorium.families.family import Family, ImageProcessor
 from sensorium.media.decode import Decoder as MediaDecoder
 from sensorium.model.decoder import Decoder
@@ -150,16 +150,26 @@ class NativeModel:
         self._loop.abort(request_id)
 
     def tokenize(self, request: Request) -> Tokens:
-        """Build a prompt without running it: ids with one placeholder per media item.
+        """Build a prompt without running it: its ids are those the model would see, pictures included.
 
         Raises:
-            InvalidRequest: as for `generate`.
+            InvalidRequest: as for `generate`, but for the length.
         """
-        ids, text = self._builder.ids(request)
-        return Tokens(request.id, ids, text, [self.tokenizer.token_string(token_id) for token_id in ids])
+        prompt, text = self._builder.build(request, bounded=False)
+        strings = [self.tokenizer.token_string(token_id) for token_id in prompt.token_ids]
+        return Tokens(request.id, prompt.token_ids, text, strings)
 
     def detokenize(self, token_ids: list[int]) -> Tokens:
-        """Turn ids into text, control tokens included."""
+        """Turn ids into text, control tokens included.
+
+        Raises:
+            InvalidRequest: an id is not in the vocabulary.
+        """
+        wrong = next((i for i in token_ids if not 0 <= i < self.tokenizer.vocab_size), None)
+        if wrong is not None:
+            raise InvalidRequest(
+                f"tokens has the id {wrong}; this model's ids are 0 to {self.tokenizer.vocab_size - 1}.", param="tokens"
+            )
         return Tokens("", token_ids, self.tokenizer.decode(token_ids, skip_special_tokens=False))
 
     def beat(self) -> tuple[int, dict[str, float]]:

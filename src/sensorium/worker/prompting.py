@@ -63,17 +63,18 @@ class PromptBuilder:
             placeholder_ids=self._placeholder_ids,
         )
 
-    def build(self, request: Request, *, force_decode: bool = False) -> tuple[Prompt, str]:
-        """Return the engine's prompt and the rendered text.
+    def build(self, request: Request, *, force_decode: bool = False, bounded: bool = True) -> tuple[Prompt, str]:
+        """Return the engine's prompt and the rendered text. Not `bounded`: whatever its length.
 
         Raises:
             InvalidRequest: the prompt is empty, too long, or a media item cannot be used.
         """
+        source = "messages" if request.messages is not None else "prompt"
         self._check_ids("logit_bias", request.sampling.logit_bias or ())
-        self._check_ids("stop_token_ids", request.sampling.stop_token_ids or ())
         ids, text = self.ids(request)
-        self._check_ids("The prompt", ids)  # a tokenizer can have more tokens than the model has embeddings
-        self._check_length(len(ids))
+        self._check_ids(source, ids)  # a tokenizer can have more tokens than the model has embeddings
+        if bounded:
+            self._check_length(len(ids), source, len(request.media))
         options = self._merged(request.mm_processor_kwargs)
         prepared = [self._prepare(item, request.cache_salt, options, force_decode) for item in request.media]
         if not prepared:
@@ -81,7 +82,8 @@ class PromptBuilder:
         expanded, offsets = expand(
             ids, self._placeholder_ids, [("image", num_tokens) for _, _, num_tokens, _ in prepared]
         )
-        self._check_length(len(expanded))
+        if bounded:
+            self._check_length(len(expanded), source, len(request.media))
         spans = tuple(
             MediaSpan(offset, num_tokens, key, grid)
             for offset, (key, grid, num_tokens, _) in zip(offsets, prepared, strict=True)
@@ -98,13 +100,13 @@ class PromptBuilder:
         positions, delta = self._family.positions(length, spans, self._config)
         return {"positions": positions, "position_delta": delta}
 
-    def _check_length(self, length: int) -> None:
+    def _check_length(self, length: int, source: str, num_pictures: int) -> None:
         if length >= self._max_model_len:
+            pictures = "send smaller or fewer pictures (mm_processor_kwargs.max_pixels), " if num_pictures else ""
             raise ContextLengthExceeded(
                 f"This model's maximum context length is {self._max_model_len} tokens; the prompt has {length}, which "
-                "leaves no room for an answer. Shorten the prompt, send smaller or fewer pictures "
-                "(mm_processor_kwargs.max_pixels), or raise --max-model-len.",
-                param="messages",
+                f"leaves no room for an answer. Shorten the prompt, {pictures}or raise --max-model-len.",
+                param=source,
             )
 
     def _check_ids(self, name: str, ids: Iterable[int]) -> None:
