@@ -1,0 +1,53 @@
+"""The model that comes with the package sees: change the picture and the answer changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from PIL import Image, ImageDraw
+
+from sensorium import LLM, SamplingParams
+from tests.e2e.running import ask, data_url
+
+
+@pytest.fixture(scope="module")
+def llm() -> Iterator[LLM]:
+    with LLM("tiny-vl") as loaded:
+        yield loaded
+
+
+def picture(shape: str, colour: str, size: tuple[int, int] = (400, 300)) -> str:
+    image = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(image)
+    width, height = size
+    box = (width // 2 - 90, height // 2 - 90, width // 2 + 90, height // 2 + 90)
+    if shape == "circle":
+        draw.ellipse(box, fill=colour)
+    else:
+        draw.rectangle(box, fill=colour)
+    return data_url(image)
+
+
+def answer(llm: LLM, question: str, *pictures: str) -> str:
+    result = llm.chat(ask(question, *pictures), SamplingParams(temperature=0, max_tokens=64), use_tqdm=False)
+    return result[0].outputs[0].text
+
+
+@pytest.mark.parametrize(("shape", "zh_shape"), [("circle", "圆"), ("square", "方")])
+@pytest.mark.parametrize(("colour", "zh_colour"), [("red", "红"), ("blue", "蓝"), ("green", "绿")])
+def test_it_names_what_it_sees_in_the_language_of_the_question(
+    llm: LLM, shape: str, zh_shape: str, colour: str, zh_colour: str
+) -> None:
+    shown = picture(shape, colour)
+    english = answer(llm, "What is in this picture?", shown)
+    assert colour in english
+    assert shape in english
+    chinese = answer(llm, "这张图里有什么？", shown)
+    assert zh_colour in chinese
+    assert zh_shape in chinese
+
+
+def test_it_says_what_it_is(llm: LLM) -> None:
+    assert "tiny-vl" in answer(llm, "Who are you?")
+    assert "tiny-vl" in answer(llm, "你是谁？")
