@@ -215,7 +215,7 @@ def work(rank, args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--see-steps", type=int, default=400)
-    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--out", type=Path, default=None, help="where the finished model goes")
