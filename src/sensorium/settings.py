@@ -48,7 +48,7 @@ class EngineSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     mm_processor_kwargs: dict[str, Any] = {}  # server-wide min_pixels / max_pixels
     chat_template: str | None = None  # a file or the template itself; default: the checkpoint's
     num_threads: int | None = None
-    seed: int = 0
+    seed: int | None = None  # of requests that bring none; None: a new one for each
     media: MediaLimits = MediaLimits()
 
 

@@ -19,8 +19,6 @@ class EncoderCache:
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.num_bytes = 0
-        self.hits = 0
-        self.misses = 0
         self._entries: OrderedDict[bytes, torch.Tensor] = OrderedDict()
         self._pins: dict[bytes, int] = {}
 

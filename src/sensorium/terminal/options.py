@@ -27,7 +27,7 @@ _RUN = (
     click.option("--max-pixels", type=_AT_LEAST_1, help="Largest picture; larger ones are shrunk."),
     click.option("--chat-template", type=Template(), help="A file or the template itself; default: the model's."),
     click.option("--revision", help="Branch, tag or commit on the hub."),
-    click.option("--seed", type=int, default=0, help="For requests that bring none."),
+    click.option("--seed", type=int, help="For requests that bring none; default: a new one for each."),
     click.option("--threads", "num_threads", type=_AT_LEAST_1, help="Threads to compute with; default: all cores."),
     click.option("--trust-remote-code", is_flag=True, help="Not needed: every model's code is built in."),
 )

@@ -51,6 +51,7 @@ class EngineLoop:
         tokenizer: for text, logprobs and bad words.
         eos_token_ids: ids that end an answer unless `ignore_eos`.
         max_model_len: prompt and answer together.
+        seed: of requests that bring none; None: a new one for each.
         on_events: called from the engine's thread with all events of one step.
         on_failed: called from the engine's thread.
         prepare_again: called for a request whose cached encoder output has been evicted meanwhile.
@@ -64,6 +65,7 @@ class EngineLoop:
         *,
         eos_token_ids: frozenset[int],
         max_model_len: int,
+        seed: int | None,
         on_events: Callable[[list[Event]], None],
         on_failed: Callable[[str, SensoriumError], None],
         prepare_again: Callable[[Request], None],
@@ -72,6 +74,7 @@ class EngineLoop:
         self.turns = 0
         self._engine, self._tokenizer = engine, tokenizer
         self._eos_token_ids, self._max_model_len = eos_token_ids, max_model_len
+        self._seed = seed
         self._on_events, self._on_failed = on_events, on_failed
         self._prepare_again, self._on_dead = prepare_again, on_dead
         self._inbox: queue.SimpleQueue[Job | str | None] = queue.SimpleQueue()
@@ -149,7 +152,9 @@ class EngineLoop:
     def _new_choice(self, job: Job, index: int) -> Choice:
         sampling = job.request.sampling
         room = self._max_model_len - len(job.prompt.token_ids)
-        seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
+        seed = self._seed if sampling.seed is None else sampling.seed
+        if seed is None:
+            seed = secrets.randbits(63)
         sequence = Sequence(
             (job.request.id, index),
             job.prompt,

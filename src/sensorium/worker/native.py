@@ -51,6 +51,7 @@ class NativeModel:
         on_failed: Callable[[str, SensoriumError], None],
         eos_token_ids: frozenset[int],
         on_dead: Callable[[], None],
+        seed: int | None = None,
     ) -> None:
         self.info = info
         self.tokenizer = tokenizer
@@ -64,6 +65,7 @@ class NativeModel:
             tokenizer,
             eos_token_ids=eos_token_ids,
             max_model_len=info.max_model_len,
+            seed=seed,
             on_events=on_events,
             on_failed=on_failed,
             prepare_again=lambda request: self._submit(request, force_decode=True),
@@ -137,7 +139,7 @@ class NativeModel:
             limit_mm_per_prompt=settings.limit_mm_per_prompt,
         )
         eos = _eos_token_ids(generation, config, tokenizer)
-        return cls(info, tokenizer, builder, engine, media_decoder, on_events, on_failed, eos, on_dead)
+        return cls(info, tokenizer, builder, engine, media_decoder, on_events, on_failed, eos, on_dead, settings.seed)
 
     def generate(self, request: Request) -> None:
         """Start a request and return; its events come by `on_events`, its failure by `on_failed`."""
