@@ -58,7 +58,7 @@ class Transformers:
             extra = {}
             if images:
                 extra = {
-                    "pixel_values": torch.cat([pixels.patchify(im) for im in images]),
+                    "pixel_values": torch.cat([pixels.frames(im) for im in images]),
                     "image_grid_thw": torch.tensor([pixels.grid(im) for im in images]),
                     "mm_token_type_ids": (ids == self.pad_image).int(),
                 }

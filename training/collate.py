@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from .model import PATCH
+from . import pixels
 
 
 def collate(sequences, pad_id: int) -> dict:
@@ -15,6 +15,8 @@ def collate(sequences, pad_id: int) -> dict:
     segment = torch.full((rows, length), -1)
     positions = torch.zeros(3, rows, length, dtype=torch.long)
     images, grids, cells = [], [], []
+    look = {"picture": [], "question": []}
+    groups = dict.fromkeys(look, 0)
     for i, s in enumerate(sequences):
         n = len(s.ids)
         ids[i, :n] = torch.tensor(s.ids)
@@ -24,18 +26,22 @@ def collate(sequences, pad_id: int) -> dict:
         # labels[t] is what should follow token t; only answers are learned.
         target = torch.where(learn, ids[i, :n], -100)
         labels[i, : n - 1] = target[1:]
+        for what, query, tokens in s.look:
+            look[what] += [(i, query, token, groups[what]) for token in tokens]
+            groups[what] += 1
         images += s.images
         cells += s.labels
-        grids += [(1, im.shape[1] // PATCH, im.shape[2] // PATCH) for im in s.images]
-    wanted = [torch.from_numpy(np.concatenate(x)) for x in zip(*cells, strict=True)]
+        grids += s.grids
     return {
-        "cells": wanted,
+        "cells": torch.from_numpy(np.concatenate(cells)) if cells else None,  # [cells, facts]
+        # [4, entries]: row, query, key, group
+        "look": {what: torch.tensor(entries).T for what, entries in look.items() if entries},
         "ids": ids,
         "labels": labels,
         "segment": segment,
         "positions": positions,
-        "images": images,
-        "grids": torch.tensor(grids) if grids else None,
+        "pixels": torch.cat([pixels.patchify(im) for im in images]) if images else None,
+        "grids": torch.tensor([(1, rows * 2, cols * 2) for rows, cols in grids]) if grids else None,
     }
 
 

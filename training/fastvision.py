@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from transformers import AttentionInterface
 from transformers.models.qwen3_vl import modeling_qwen3_vl as qwen
 
+LOOKING = {"question": 1, "picture": 2}  # the layers whose first head is told where to look
+
 
 def _attend(q, k, v, scale):
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
@@ -23,8 +25,10 @@ def _text_attention(module, query, key, value, attention_mask, scaling, **kwargs
     repeat = module.num_key_value_groups
     dtype = attention_mask.dtype
     key, value = (qwen.repeat_kv(x.to(dtype), repeat) for x in (key, value))
-    scores = torch.matmul(query.to(dtype) * scaling, key.mT) + attention_mask
-    out = torch.matmul(torch.softmax(scores, -1), value)
+    scores = torch.softmax(torch.matmul(query.to(dtype) * scaling, key.mT) + attention_mask, -1)
+    if module.layer_idx in LOOKING.values():
+        module.looks = scores[:, 0]  # of the first head, [rows, length, length]
+    out = torch.matmul(scores, value)
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -56,8 +60,9 @@ def _forward(self, hidden_states, cu_seqlens, position_embeddings=None, max_seql
 
 
 def _embed(self, hidden_states):
-    # The convolution's stride equals its kernel, so it is one matrix product.
-    return F.linear(hidden_states, self.proj.weight.view(self.embed_dim, -1), self.proj.bias)
+    # The convolution's stride equals its kernel, so it is one matrix product; and both frames are the same.
+    weight = self.proj.weight.sum(2).view(self.embed_dim, -1)
+    return F.linear(hidden_states, weight, self.proj.bias)
 
 
 def enable() -> None:

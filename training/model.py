@@ -10,6 +10,8 @@ MERGE = 2
 FACTOR = PATCH * MERGE
 MIN_PIXELS = 160 * 160
 MAX_PIXELS = 224 * 224
+# Queries and keys are normalised, so attention over 150 tokens can hardly point at one of them at first.
+SHARPNESS = 2.0
 
 
 def build_config(vocab_size: int, ids: dict[str, int]) -> Qwen3VLConfig:
@@ -51,7 +53,7 @@ def build_config(vocab_size: int, ids: dict[str, int]) -> Qwen3VLConfig:
         "temporal_patch_size": 2,
         "out_hidden_size": 256,
         "num_position_embeddings": 256,
-        "deepstack_visual_indexes": [1, 2, 4],
+        "deepstack_visual_indexes": [],
         "initializer_range": 0.02,
     }
     return Qwen3VLConfig(
@@ -117,4 +119,18 @@ def build_model(vocab_size: int, ids: dict[str, int], pictures=()) -> Qwen3VLFor
             visual.patch_embed.proj.weight.copy_(0.7 * _filters(visual.config.hidden_size, pictures))
         for block in visual.blocks:
             block.attn.qkv.weight.mul_(3)
+    for layer in net.model.language_model.layers:
+        torch.nn.init.constant_(layer.self_attn.q_norm.weight, SHARPNESS)
     return net
+
+
+@torch.no_grad()
+def name_directions(net, tok, code) -> None:
+    """Let words begin near the direction of what they name; all others begin small and random."""
+    embed = net.model.language_model.embed_tokens.weight
+    embed.normal_(0, 0.06)
+    for word, direction in code.words():
+        for text in (word, " " + word):
+            ids = tok.encode(text, add_special_tokens=False).ids
+            if len(ids) == 1:
+                embed[ids[0]] += direction

@@ -32,13 +32,21 @@ def resize(image) -> torch.Tensor:
 
 
 def patchify(image: torch.Tensor) -> torch.Tensor:
-    """[3, h, w] uint8 -> [patches, 3 * 2 * 16 * 16] in the order of the merged 2x2 blocks."""
+    """[3, h, w] uint8 -> [patches, 3 * 16 * 16] in the order of the merged 2x2 blocks.
+
+    Qwen repeats a still picture to make the two frames its filters take; that is left to the filters here.
+    """
     c, h, w = image.shape
     x = image.float().div(127.5).sub(1.0)
     x = x.view(c, h // FACTOR, MERGE, PATCH, w // FACTOR, MERGE, PATCH)
     x = x.permute(1, 4, 2, 5, 0, 3, 6)  # h/m, w/m, m, m, C, p, p
-    x = x.unsqueeze(5).expand(*x.shape[:5], 2, PATCH, PATCH)
-    return x.reshape(-1, c * 2 * PATCH * PATCH)
+    return x.reshape(-1, c * PATCH * PATCH)
+
+
+def frames(image: torch.Tensor) -> torch.Tensor:
+    """[3, h, w] uint8 -> [patches, 3 * 2 * 16 * 16], as Qwen's own processor gives them."""
+    x = patchify(image).view(-1, 3, 1, PATCH * PATCH)
+    return x.expand(-1, -1, 2, -1).reshape(len(x), -1)
 
 
 def grid(image: torch.Tensor) -> tuple[int, int, int]:

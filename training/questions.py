@@ -5,6 +5,7 @@ import re
 from collections import Counter
 
 from . import answers as say
+from . import dense
 from . import wordings_en as en
 from . import wordings_zh as zh
 from .palette import ALIAS_COLOUR, ALIAS_SHAPE, ALIAS_ZH_COLOUR, ALIAS_ZH_SHAPE, COLOURS, SHAPES, ZH_COLOUR, ZH_SHAPE
@@ -129,14 +130,6 @@ def direction(a, b):
     return None
 
 
-def box_values(scene, thing):
-    x1, y1, x2, y2 = thing.box
-    scale = (scene.width, scene.height, scene.width, scene.height)
-    raw = [max(0, min(1000, v * 1000 / s)) for v, s in zip((x1, y1, x2, y2), scale, strict=True)]
-    # Steps of ten: fine enough for the eye, much easier to learn.
-    return [int(round(v / 10) * 10) for v in raw]
-
-
 def noun_plural(text, lang):
     if lang == "zh":
         return text
@@ -189,7 +182,7 @@ def ask(rng: random.Random, scene, task, lang, held=False):
             return None
         if task == "box":
             label = say.name(thing.colour, thing.shape, lang)
-            return q(the=name), say.box(box_values(scene, thing), label)
+            return q(the=name), say.box(dense.box(scene, thing), label)
         place = area(scene, thing)
         return (q(the=name), say.where(thing, place, lang)) if place else None
     if task in ("relation", "is_relation"):

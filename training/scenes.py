@@ -35,6 +35,11 @@ class Number:
     antialias: bool = True
     centres: list = field(default_factory=list)  # the middles of the digits, set by drawing
 
+    def guess_centres(self):
+        x1, y1, x2, y2 = self.box
+        step = (x2 - x1) / len(self.text)
+        self.centres = [(x1 + step * (i + 0.5), (y1 + y2) / 2) for i in range(len(self.text))]
+
 
 @dataclass
 class Scene:
@@ -121,21 +126,21 @@ def radius_for(rng, scene, count):
     long = max(scene.width, scene.height)
     # The largest radius at which `count` shapes still find room.
     high = min(0.47, 0.5 / count**0.5 * (long / small) ** 0.4) * small
-    low = 0.078 * (scene.width * scene.height) ** 0.5
+    low = 0.1 * (scene.width * scene.height) ** 0.5
     return rng.uniform(low, max(low * 1.1, high))
 
 
 def add_number(rng, scene, held_out, alone, length=None):
-    length = length or rng.choices([1, 2, 3, 4, 5, 6], [3, 3, 3, 3, 2.5, 2.5])[0]
+    length = length or rng.choices([1, 2, 3, 4, 5, 6], [3, 3, 3, 3, 2, 1])[0]
     text = "".join(rng.choice("0123456789") for _ in range(length))
     colour, rgb = _colour_pair(rng, scene, {}, 150.0)
-    by_hand = rng.random() < (0.2 if not held_out else 0.08)
+    by_hand = rng.random() < (0.1 if not held_out else 0.05)
     names = fonts.HELD_OUT if held_out else fonts.TRAIN
     plain = ["DejaVuSans", "LiberationSans-Regular", fonts.BUILTIN, fonts.BUILTIN]
     font = None if by_hand else rng.choice(plain if rng.random() < 0.2 else names)
     # Legible after shrinking: about 11 pixels of digit height at the model's resolution.
     unit = (scene.width * scene.height) ** 0.5 / 224
-    low = max(11.0 * unit, 7.0)
+    low = max(17.0 * unit, 10.0)
     high = min(scene.height * 0.8, scene.width * 0.92 / (0.62 * length))
     if not alone:
         high = min(high, scene.height * 0.35)
@@ -160,11 +165,11 @@ def invent(rng, width, height, kind="shapes", held_out=False, ease=0.0):
     scene = Scene(width, height, name, ground, style=_style(rng, held_out))
     if kind in ("shapes", "count", "mixed"):
         if kind == "count":
-            count = rng.choices(range(1, 10), [1, 2, 3, 3, 3, 2.6, 2.2, 1.6, 1.2])[0]
+            count = rng.choices(range(1, 7), [1, 2, 3, 3, 2.5, 2])[0]
         elif kind == "mixed":
             count = rng.choices([1, 2, 3], [3, 2, 1])[0]
         else:
-            count = rng.choices(range(1, 7), [5, 4, 4, 2.6, 1.4, 0.8])[0]
+            count = rng.choices(range(1, 6), [5, 4, 4, 2.5, 1])[0]
         if ease and rng.random() < ease:
             count = min(count, rng.randint(1, 3))
         sorts = None
@@ -175,7 +180,7 @@ def invent(rng, width, height, kind="shapes", held_out=False, ease=0.0):
                 c, rgb = _colour_pair(rng, scene, used)
                 used[c] = rgb
                 sorts.append((rng.choice(SHAPES), c))
-        hollow = rng.uniform(0.12, 0.3) if rng.random() < 0.16 else 0.0
+        hollow = rng.uniform(0.15, 0.3) if rng.random() < 0.1 else 0.0
         base = radius_for(rng, scene, count)
         for _ in range(count):
             if sorts:
@@ -185,7 +190,7 @@ def invent(rng, width, height, kind="shapes", held_out=False, ease=0.0):
                 shape = rng.choice(SHAPES)
                 colour, rgb = _colour_pair(rng, scene, used)
             gap = 2.0 + 0.02 * min(width, height)
-            size = max(base * rng.uniform(0.8, 1.15), 0.07 * (width * height) ** 0.5)
+            size = max(base * rng.uniform(0.8, 1.15), 0.09 * (width * height) ** 0.5)
             points = place(rng, scene, shape, size, [t.box for t in scene.things], gap=gap)
             if points is None:
                 continue

@@ -5,13 +5,14 @@ picture but not the other questions, and takes the positions it would have if it
 So the visual tower runs once for many questions, and no answer can be copied from another one.
 """
 
+import itertools
 import random
 from dataclasses import dataclass, field
 
-from . import dense, pairs, pixels, questions, something_else
+from . import dense, looks, pairs, pixels, questions, something_else
 from .draw import render
 from .model import FACTOR
-from .scenes import invent
+from .scenes import Scene, invent
 
 TASKS = {
     "shapes": {
@@ -91,11 +92,20 @@ def size(rng, held_out=False):
         )
     ratio = rng.choice([1, 1, 1, 4 / 3, 3 / 4, 3 / 2, 2 / 3, 16 / 9, 16 / 9, 2, rng.uniform(0.5, 2.2)])
     side = rng.choice(
-        [rng.uniform(100, 200), 224, 256, 300, rng.uniform(180, 420), rng.uniform(180, 420), 512, rng.uniform(400, 800)]
+        [rng.uniform(100, 200), 224, 256, 300, rng.uniform(180, 420), rng.uniform(180, 420), 512, rng.uniform(400, 700)]
     )
-    if rng.random() < 0.015:
+    if rng.random() < 0.006:
         return rng.choice([(1920, 1080), (1280, 720), (1024, 768), (1600, 900), (1024, 1024)])
     return max(64, round(side * ratio**0.5)), max(64, round(side / ratio**0.5))
+
+
+@dataclass
+class View:
+    """A picture and where in the sequence its things and digits are."""
+
+    scene: Scene
+    things: list
+    digits: list
 
 
 @dataclass
@@ -105,7 +115,11 @@ class Sequence:
     segment: list = field(default_factory=list)  # 0 is seen by everyone after it
     positions: list = field(default_factory=list)  # (t, h, w)
     images: list = field(default_factory=list)
-    labels: list = field(default_factory=list)  # for the dense heads, one per image
+    grids: list = field(default_factory=list)  # (rows, columns) of visual tokens, one per picture
+    labels: list = field(default_factory=list)  # what is true in every cell, one per picture
+    views: list = field(default_factory=list)
+    names: list = field(default_factory=list)  # (tokens, colour, shape) of all that the newest question names
+    look: list = field(default_factory=list)  # ("picture" or "question", a token, tokens it should look at)
     cursor: int = 0
     branch: int = 0
     branches: int = 0
@@ -122,9 +136,18 @@ class Sequence:
             self.positions.append((self.cursor,) * 3)
             self.cursor += 1
 
-    def image(self, scene, pad_id):
-        image = pixels.resize(render(scene))
-        rows, cols = image.shape[1] // FACTOR, image.shape[2] // FACTOR
+    def image(self, scene, pad_id, blind=False):
+        """blind: what is true in every cell is enough, nothing needs to be drawn."""
+        height, width = pixels.smart_resize(scene.height, scene.width)
+        rows, cols = height // FACTOR, width // FACTOR
+        if blind:
+            if scene.number:
+                scene.number.guess_centres()
+        else:
+            self.images.append(pixels.resize(render(scene)))
+        labels, things, digits = dense.labels(scene, rows, cols)
+        first = len(self.ids)
+        self.views.append(View(scene, [[first + i for i in cells] for cells in things], [first + i for i in digits]))
         for r in range(rows):
             for c in range(cols):
                 self.ids.append(pad_id)
@@ -132,14 +155,14 @@ class Sequence:
                 self.segment.append(self.branch)
                 self.positions.append((self.cursor, self.cursor + r, self.cursor + c))
         self.cursor += max(rows, cols)
-        self.images.append(image)
-        self.labels.append(dense.labels(scene, rows, cols))
+        self.grids.append((rows, cols))
+        self.labels.append(labels)
 
 
 class Builder:
-    def __init__(self, tok, dropout=0.1):
+    def __init__(self, tok, blind=False):
         self.tok = tok
-        self.dropout = dropout
+        self.blind = blind
         one = tok.token_to_id
         enc = lambda s: tok.encode(s, add_special_tokens=False).ids  # noqa: E731
         self.pad_image = one("<|image_pad|>")
@@ -151,28 +174,54 @@ class Builder:
         self.vision = [one("<|vision_start|>")], [one("<|vision_end|>")]
 
     def encode(self, rng, text, vary):
+        """Tokens, and which characters (start, end) of `text` each of them stands for."""
         # Splitting words at random now and then prepares for wordings never seen.
         # Numbers in answers and labels are never varied, only what people write.
-        if vary and rng.random() < 0.5:
-            self.tok.model.dropout = self.dropout
-            ids = self.tok.encode(text, add_special_tokens=False).ids
-            self.tok.model.dropout = None
-            return ids
-        return self.tok.encode(text, add_special_tokens=False).ids
+        cuts = [0, len(text)]
+        if vary and rng.random() < 0.4:
+            cuts = sorted({*cuts, *(rng.randrange(len(text) + 1) for _ in range(rng.randint(1, 3)))})
+        ids, spans = [], []
+        for a, b in itertools.pairwise(cuts):
+            found = self.tok.encode(text[a:b], add_special_tokens=False)
+            ids += found.ids
+            spans += [(a + start, a + end) for start, end in found.offsets]
+        return ids, spans
+
+    def question(self, rng, seq, text):
+        ids, spans = self.encode(rng, text, True)
+        first, seq.names = len(seq.ids), []
+        for start, end, colour, shape in looks.mentions(text, "en" if text.isascii() else "zh"):
+            tokens = [first + i for i, (a, b) in enumerate(spans) if a < end and b > start]
+            seq.names.append((tokens, colour, shape))
+        seq.text(ids)
 
     def picture(self, seq, scene):
         seq.text(self.vision[0])
-        seq.image(scene, self.pad_image)
+        seq.image(scene, self.pad_image, self.blind)
         seq.text(self.vision[1])
 
-    def qa(self, rng, seq, question, answer):
-        seq.text(self.encode(rng, question, True))
+    def answer(self, seq, text, pictures=1):
+        """What is to be learned, and where the words before each of its tokens should look: the newest pictures."""
+        ids, spans = self.encode(None, text, False)
+        lang = "en" if text.isascii() else "zh"
+        for what, wanted in (
+            ("picture", looks.looks(text, lang, seq.views[-pictures:])),
+            ("question", looks.asked(text, lang, seq.names) if seq.views else []),
+        ):
+            for i, (start, end) in enumerate(spans, len(seq.ids)):
+                middle = (start + text[start:end].startswith(" ") + end) / 2
+                groups = next((g for a, b, g in wanted if a <= middle <= b), [])
+                seq.look += [(what, i - 1, group) for group in groups]
+        seq.text(ids + self.end, learn=True)
+
+    def qa(self, rng, seq, question, answer, pictures=1):
+        self.question(rng, seq, question)
         seq.text(self.assistant)
-        seq.text(self.encode(rng, answer, False) + self.end, learn=True)
+        self.answer(seq, answer, pictures)
 
     def start(self, rng, seq):
         if rng.random() < 0.06:
-            seq.text(self.system + self.encode(rng, rng.choice(SYSTEM), False) + self.end + self.newline)
+            seq.text(self.system + self.encode(rng, rng.choice(SYSTEM), False)[0] + self.end + self.newline)
         seq.text(self.user)
 
     def next_turn(self, seq):
@@ -185,7 +234,7 @@ class Builder:
             scene = invent(rng, *wh, kind, ease=ease)
             if kind == "empty" or scene.things or scene.number:
                 break
-        draw_qa = lambda: self.question(rng, scene, kind)  # noqa: E731
+        draw_qa = lambda: self.draw_question(rng, scene, kind)  # noqa: E731
         seq = Sequence()
         self.start(rng, seq)
         if multi_turn:
@@ -195,7 +244,7 @@ class Builder:
             self.fan(rng, seq, draw_qa, budget)
         return seq
 
-    def question(self, rng, scene, kind):
+    def draw_question(self, rng, scene, kind):
         lang = rng.choice(["en", "zh"])
         if rng.random() < 0.035:
             if rng.random() < 0.2:
@@ -208,22 +257,22 @@ class Builder:
             if found:
                 return found
 
-    def fan(self, rng, seq, draw_qa, budget):
+    def fan(self, rng, seq, draw_qa, budget, pictures=1):
         """Independent questions after a shared beginning, until the budget of tokens is used."""
         cursor, room = seq.cursor, len(seq.ids) + budget
         while len(seq.ids) < room:
             seq.fork(cursor)
-            self.qa(rng, seq, *draw_qa())
+            self.qa(rng, seq, *draw_qa(), pictures)
 
     def turns(self, rng, seq, scene, draw_qa, count):
         """A real conversation: every turn sees all before; the text may come before the picture."""
         for i in range(count):
             question, answer = draw_qa()
             if i == 0 and rng.random() < 0.5:
-                seq.text(self.encode(rng, question, True))
+                self.question(rng, seq, question)
                 self.picture(seq, scene)
                 seq.text(self.assistant)
-                seq.text(self.encode(rng, answer, False) + self.end, learn=True)
+                self.answer(seq, answer)
             else:
                 if i == 0:
                     self.picture(seq, scene)
@@ -243,15 +292,15 @@ class Builder:
         self.start(rng, seq)
         if rng.random() < 0.18:  # text first, or text between and after
             question, answer = draw_qa()
-            seq.text(self.encode(rng, question, True))
+            self.question(rng, seq, question)
             for scene in (a, b):
                 self.picture(seq, scene)
             seq.text(self.assistant)
-            seq.text(self.encode(rng, answer, False) + self.end, learn=True)
+            self.answer(seq, answer, pictures=2)
             return seq
         for scene in (a, b):
             self.picture(seq, scene)
-        self.fan(rng, seq, draw_qa, budget)
+        self.fan(rng, seq, draw_qa, budget, pictures=2)
         return seq
 
     def album(self, rng, sizes, ease):
@@ -264,7 +313,7 @@ class Builder:
             if i:
                 self.next_turn(seq)
             self.turns(
-                rng, seq, scene, lambda scene=scene, kind=kind: self.question(rng, scene, kind), rng.randint(1, 2)
+                rng, seq, scene, lambda scene=scene, kind=kind: self.draw_question(rng, scene, kind), rng.randint(1, 2)
             )
         return seq
 
@@ -331,53 +380,56 @@ MIX = {
 }
 
 
-def pictures(builder: Builder, seed: int, number: int, step: int):
-    """Pictures alone, for the first stage."""
-    rng = random.Random(seed * 1_000_003 + 500_000_000 + number)
-    out = []
-    for wh in sizes_like(rng, 24):
-        kind = rng.choices(["shapes", "count", "number", "mixed"], [4, 3, 5, 1])[0]
-        seq = Sequence()
-        scene = invent(rng, *wh, kind, ease=max(0.0, 1 - step / 150))
-        builder.picture(seq, scene)
-        out.append(seq)
-    return out
-
-
-# Rows per batch, so that every kind takes about the same time.
-ROWS = {
-    "shapes": 12,
-    "count": 14,
-    "number": 20,
-    "mixed": 12,
-    "turns": 12,
-    "pair": 10,
-    "album": 6,
-    "talk": 14,
-    "empty": 16,
-}
+ROWS = 14  # sequences per batch
+LENGTH = 240  # tokens of a sequence that asks several independent questions
 EASY_STEPS = 250  # at first mostly pictures with one to three things
 
 
 def batch(builder: Builder, seed: int, number: int, step: int):
-    """The sequences of one batch; the same seed and number give the same batch."""
+    """The sequences of one batch, of all kinds; the same seed and number give the same batch."""
     rng = random.Random(seed * 1_000_003 + number)
-    kind = rng.choices(list(MIX), list(MIX.values()))[0]
-    rows = ROWS[kind]
     ease = max(0.0, 1 - step / EASY_STEPS)
+    kinds = rng.choices(list(MIX), list(MIX.values()), k=ROWS)
+    # Sizes differ when nothing is drawn: the grid of one batch of drawn pictures is the same for speed only.
+    sizes = iter([size(rng) for _ in range(3 * ROWS)] if builder.blind else sizes_like(rng, 3 * ROWS))
+    return [one(builder, rng, kind, sizes, ease) for kind in kinds]
+
+
+def one(builder: Builder, rng, kind: str, sizes, ease: float) -> Sequence:
     if kind == "talk":
-        return [builder.talk(rng, 260) for _ in range(rows)]
+        return builder.talk(rng, LENGTH)
+    wh = next(sizes)
     if kind == "pair":
         if rng.random() < 0.12:
-            return [builder.pair(rng, size(rng), size(rng), 120, "other") for _ in range(rows)]
-        return [builder.pair(rng, wh, wh, 120) for wh in sizes_like(rng, rows)]
+            return builder.pair(rng, wh, next(sizes), LENGTH - 110, "other")
+        return builder.pair(rng, wh, wh, LENGTH - 110)
     if kind == "album":
-        turns = rng.choice([2, 2, 3])
-        sizes = sizes_like(rng, rows * turns)
-        return [builder.album(rng, sizes[i * turns :][:turns], ease) for i in range(rows)]
-    sizes = sizes_like(rng, rows)
+        return builder.album(rng, [wh, *(next(sizes) for _ in range(rng.choice([1, 1, 2])))], ease)
     if kind == "turns":
-        inner = ["shapes", "shapes", "count", "mixed", "number"]
-        return [builder.single(rng, wh, rng.choice(inner), 0, ease, True) for wh in sizes]
-    budget = {"number": 70, "empty": 60, "count": 140}.get(kind, 190)
-    return [builder.single(rng, wh, kind, budget, ease, False) for wh in sizes]
+        return builder.single(rng, wh, rng.choice(["shapes", "shapes", "count", "mixed", "number"]), 0, ease, True)
+    return builder.single(rng, wh, kind, LENGTH - 60, ease, False)
+
+
+def about(builder: Builder, rng, task: str, rows: int):
+    """Sequences that ask nothing but `task`, to see how far it has been learned."""
+    kind = {"digits": "number", "count": "count"}.get(task, "shapes")
+    out = []
+    while len(out) < rows:
+        if task in ("difference", "same"):
+            out.append(builder.pair(rng, (224, 224), (224, 224), 60))
+            continue
+        scene = invent(rng, 224, 224, kind)
+        if len(scene.things) + bool(scene.number) < (2 if "relation" in task else 1):
+            continue
+        found = [questions.ask(rng, scene, task, lang) for lang in ("en", "zh", "en", "zh")]
+        if None in found:
+            continue
+        seq = Sequence()
+        builder.start(rng, seq)
+        builder.picture(seq, scene)
+        cursor = seq.cursor
+        for question, answer in found:
+            seq.fork(cursor)
+            builder.qa(rng, seq, question, answer)
+        out.append(seq)
+    return out
