@@ -34,7 +34,7 @@ class OpenAI(BaseHTTPRequestHandler):
         if question == "break":
             lines.append({"error": {"message": "It died."}})
         text = "".join(f"data: {json.dumps(line)}\n\n" for line in lines)
-        self._reply(200, text if question == "break" else f"{text}data: [DONE]\n\n")
+        self._reply(200, text if question in ("break", "cut") else f"{text}data: [DONE]\n\n")
 
     def _reply(self, status: int, text: str) -> None:
         self.send_response(status)
@@ -69,6 +69,8 @@ def test_refusals_and_breaks_are_told_in_the_servers_words(url: str) -> None:
         ask(url, "refuse")
     with pytest.raises(SensoriumError, match=r"It died\."):
         ask(url, "break")
+    with pytest.raises(SensoriumError, match="ended the stream before the answer was complete"):
+        ask(url, "cut")
     with pytest.raises(ConfigurationError, match=r"answered 401: Who are you\?"):
         RemoteModel(url, None)
 

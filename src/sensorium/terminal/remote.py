@@ -69,6 +69,7 @@ class RemoteModel:
                         return
                     if line.startswith("data:"):
                         yield from _piece(line.removeprefix("data:"))
+                raise SensoriumError(f"The server at {self._base} ended the stream before the answer was complete.")
         except httpx.HTTPError as error:
             raise SensoriumError(f"The server at {self._base} broke off ({type(error).__name__}).") from None
 

@@ -120,6 +120,12 @@ class PromptBuilder:
     def _merged(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """The server's pixel limits, lowered by the request's."""
         merged = dict(self._options)
+        for name in wanted:
+            if name not in _PIXEL_OPTIONS:
+                raise InvalidRequest(
+                    f"mm_processor_kwargs.{name} is not known; this model takes {' and '.join(_PIXEL_OPTIONS)}.",
+                    param=f"mm_processor_kwargs.{name}",
+                )
         for name in _PIXEL_OPTIONS:
             value = wanted.get(name)
             if value is None:
