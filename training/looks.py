@@ -44,6 +44,7 @@ def _pattern(lang: str) -> re.Pattern:
     return re.compile(rf"(?:({colour})的?)?({shape})|({colour})")
 
 
+_MOVE = re.compile(r"(?:moved from .+|从.+)( to |移到)")
 _PATTERN = {lang: _pattern(lang) for lang in ("en", "zh")}
 
 
@@ -53,42 +54,57 @@ def mentions(text: str, lang: str) -> Iterator[tuple[int, int, str | None, str |
         yield *found.span(), _COLOUR[lang].get(found[1] or found[3]), _SHAPE[lang].get(found[2])
 
 
-def asked(text: str, lang: str, names) -> list[tuple[int, int, list[list[int]]]]:
-    """The same for the words of the question, `names`: (tokens, colour, shape) of everything it names."""
-    every = sorted({token for tokens, _, _ in names for token in tokens})
-    if not every:
+def _fill(text: str, found: list[tuple[int, int, list[int]]]) -> list[tuple[int, int, list[int]]]:
+    """What stands between two names looks ahead to the next one, and after the last one back to it."""
+    if not found:
         return []
-    out = []
+    found = sorted(found)
+    ends = [0, *(end for _, end, _ in found)]
+    ahead = [(before, start, group) for before, (start, _, group) in zip(ends, found, strict=False)]
+    return [*found, *ahead, (ends[-1], len(text), found[-1][2])]
+
+
+def asked(text: str, lang: str, names) -> list[tuple[int, int, list[int]]]:
+    """(start, end, tokens of the question) for stretches of an answer.
+
+    `names`: (tokens, colour, shape) of everything the question names.
+    """
+    found = []
     for start, end, colour, shape in mentions(text, lang):
         for tokens, c, s in names:
             if (c == colour or None in (c, colour)) and (s == shape or None in (s, shape)):
-                out.append((start, end, [tokens]))
+                found.append((start, end, tokens))
                 break
-    return [*out, (0, len(text), [every])]
+    every = sorted({token for tokens, _, _ in names for token in tokens})
+    return _fill(text, found) or ([(0, len(text), every)] if every else [])
 
 
-def looks(text: str, lang: str, views) -> list[tuple[int, int, list[list[int]]]]:
-    """(start, end, groups of tokens) for stretches of `text`; each group of visual tokens should be looked at.
+def things(views, colour: str | None, shape: str | None) -> list[int]:
+    """The visual tokens of all things so named.
 
-    `views` are the pictures it speaks of: objects with `scene`, `things` (the tokens of each thing) and `digits`
-    (the token of each digit). A stretch without an own entry looks at everything the answer names.
+    `views` are pictures: objects with `scene`, `things` (the tokens of each thing) and `digits` (the token of each).
     """
-    out, every = [], []
+    return [
+        token
+        for view in views
+        for thing, tokens in zip(view.scene.things, view.things, strict=True)
+        if colour in (None, thing.colour) and shape in (None, thing.shape)
+        for token in tokens
+    ]
+
+
+def looks(text: str, lang: str, views) -> list[tuple[int, int, list[int]]]:
+    """(start, end, visual tokens) for stretches of an answer about `views`."""
+    found = []
     for start, end, colour, shape in mentions(text, lang):
-        group = [
-            token
-            for view in views
-            for thing, tokens in zip(view.scene.things, view.things, strict=True)
-            if colour in (None, thing.colour) and shape in (None, thing.shape)
-            for token in tokens
-        ]
-        if group:
-            out.append((start, end, [group]))
-            every.append(group)
+        group = things(views, colour, shape)
+        if group and len(views) == 2 and (move := _MOVE.search(text)):
+            before, after = (things([view], colour, shape) for view in views)
+            found += [(start, move.start(1), before), (move.start(1), len(text), after)]
+        elif group:
+            found.append((start, end, group))
     for view in views:
-        if view.scene.number and len(found := list(re.finditer(rf"(?<!\d){view.scene.number.text}(?!\d)", text))) == 1:
-            start = found[0].start()
-            out += [(start + k, start + k + 1, [[token]]) for k, token in enumerate(view.digits)]
-    if every:
-        out.append((0, len(text), every))
-    return out
+        if view.scene.number and len(here := list(re.finditer(rf"(?<!\d){view.scene.number.text}(?!\d)", text))) == 1:
+            start = here[0].start()
+            found += [(start + k, start + k + 1, [token]) for k, token in enumerate(view.digits)]
+    return _fill(text, found)

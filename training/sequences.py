@@ -187,12 +187,14 @@ class Builder:
             spans += [(a + start, a + end) for start, end in found.offsets]
         return ids, spans
 
-    def question(self, rng, seq, text):
+    def question(self, rng, seq, text, pictures=1):
         ids, spans = self.encode(rng, text, True)
         first, seq.names = len(seq.ids), []
         for start, end, colour, shape in looks.mentions(text, "en" if text.isascii() else "zh"):
             tokens = [first + i for i, (a, b) in enumerate(spans) if a < end and b > start]
             seq.names.append((tokens, colour, shape))
+            if group := looks.things(seq.views[-pictures:], colour, shape):
+                seq.look.append(("picture", tokens[-1], group))
         seq.text(ids)
 
     def picture(self, seq, scene):
@@ -210,12 +212,13 @@ class Builder:
         ):
             for i, (start, end) in enumerate(spans, len(seq.ids)):
                 middle = (start + text[start:end].startswith(" ") + end) / 2
-                groups = next((g for a, b, g in wanted if a <= middle <= b), [])
-                seq.look += [(what, i - 1, group) for group in groups]
+                group = next((g for a, b, g in wanted if a <= middle <= b), None)
+                if group:
+                    seq.look.append((what, i - 1, group))
         seq.text(ids + self.end, learn=True)
 
     def qa(self, rng, seq, question, answer, pictures=1):
-        self.question(rng, seq, question)
+        self.question(rng, seq, question, pictures)
         seq.text(self.assistant)
         self.answer(seq, answer, pictures)
 

@@ -1,10 +1,10 @@
 """Attention of one step over the paged KV cache, in plain torch.
 
-The cache of a layer is one tensor (num_blocks, 2, num_kv_heads, block_size, head_dim), keys before values, and
-head-major, so that one gather makes the contiguous (num_kv_heads, length, head_dim) of a sequence's keys and values.
-For a decode row the query heads that share a KV head are folded into query rows: scaled_dot_product_attention with
-enable_gqa repeats the keys instead, which for one query over a context of 2048 costs ten times as much on a CPU. A
-chunk has rows enough.
+The cache of a layer is one tensor (2, num_kv_heads, num_blocks, block_size, head_dim), keys before values, so that one
+gather of blocks makes the contiguous (num_kv_heads, batch, length, head_dim) of keys and values; with the blocks
+outermost it took a second copy. For a decode row the query heads that share a KV head are folded into query rows:
+scaled_dot_product_attention with enable_gqa repeats the keys instead, which for one query over a context of 2048 costs
+ten times as much on a CPU. A chunk has rows enough.
 
 A step has rows of two kinds. Decode rows (one query each) are attended together in a few calls, grouped by
 their number of blocks so that a short sequence is not padded to a long one. Each prefill chunk is one call.
@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+_MATMUL_FROM = 512  # cached tokens of all decode rows from which three plain steps beat the fused kernel on a CPU
 
 
 @dataclass(frozen=True)
@@ -119,12 +121,13 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cache: torch.Tenso
     Args:
         q: (num_tokens, num_heads, head_dim), rotated.
         k, v: (num_tokens, num_kv_heads, head_dim).
-        cache: the layer's keys and values, (num_blocks, 2, num_kv_heads, block_size, head_dim).
+        cache: the layer's keys and values, (2, num_kv_heads, num_blocks, block_size, head_dim).
 
     Returns:
         (num_tokens, num_heads * head_dim).
     """
-    cache[plan.slot_blocks, :, :, plan.slot_offsets] = torch.stack((k, v), 1)  # (num_tokens, 2, num_kv_heads, head_dim)
+    new = torch.stack((k, v)).transpose(1, 2)  # (2, num_kv_heads, num_tokens, head_dim)
+    cache[:, :, plan.slot_blocks, plan.slot_offsets] = new
     num_tokens, num_heads, head_dim = q.shape
     if len(plan.groups) == 1 and not plan.chunks and len(plan.groups[0].rows) == num_tokens:
         return _decode(q, cache, plan.groups[0])
@@ -141,19 +144,38 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cache: torch.Tenso
 
 
 def _gather(cache: torch.Tensor, blocks: torch.Tensor, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(batch * blocks_each,) block ids -> K and V, each (batch, num_kv_heads, blocks_each * block_size, head_dim)."""
-    _, _, num_kv_heads, block_size, head_dim = cache.shape
-    picked = cache.index_select(0, blocks).view(batch, -1, 2, num_kv_heads, block_size, head_dim)
-    k, v = picked.permute(2, 0, 3, 1, 4, 5).reshape(2, batch, num_kv_heads, -1, head_dim).unbind()
+    """(batch * blocks_each,) block ids -> K and V, each (num_kv_heads, batch, blocks_each * block_size, head_dim)."""
+    _, num_kv_heads, _, _, head_dim = cache.shape
+    k, v = cache.index_select(2, blocks).view(2, num_kv_heads, batch, -1, head_dim).unbind()
     return k, v
 
 
 def _decode(q: torch.Tensor, cache: torch.Tensor, group: DecodeGroup) -> torch.Tensor:
     batch, num_heads, head_dim = q.shape
     k, v = _gather(cache, group.blocks, batch)
-    folded = q.view(batch, k.shape[1], -1, head_dim)  # (batch, num_kv_heads, heads of each, head_dim)
-    out = F.scaled_dot_product_attention(folded, k, v, attn_mask=group.mask)
+    num_kv_heads, _, length, _ = k.shape
+    folded = q.view(batch, num_kv_heads, -1, head_dim)  # (batch, num_kv_heads, heads of each, head_dim)
+    if q.device.type == "cpu" and batch * length >= _MATMUL_FROM:
+        return _decode_by_matmul(folded, k, v, group.mask)
+    out = F.scaled_dot_product_attention(folded, k.transpose(0, 1), v.transpose(0, 1), attn_mask=group.mask)
     return out.reshape(batch, num_heads * head_dim)
+
+
+def _decode_by_matmul(folded: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Attention in three steps: for a handful of query rows the CPU's fused kernel takes twice as long.
+
+    Args:
+        folded: (batch, num_kv_heads, heads of each, head_dim).
+        k, v: (num_kv_heads, batch, length, head_dim).
+        mask: (batch, 1, 1, length).
+    """
+    batch, num_kv_heads, each, head_dim = folded.shape
+    rows = num_kv_heads * batch
+    q = folded.transpose(0, 1).reshape(rows, each, head_dim)
+    hidden = mask.view(1, batch, 1, -1).expand(num_kv_heads, -1, -1, -1).reshape(rows, 1, -1)
+    scores = torch.baddbmm(hidden, q, k.flatten(0, 1).mT, alpha=head_dim**-0.5)  # (rows, heads of each, length)
+    out = torch.bmm(torch.softmax(scores, -1), v.flatten(0, 1))  # (rows, heads of each, head_dim)
+    return out.view(num_kv_heads, batch, each * head_dim).transpose(0, 1).reshape(batch, -1)
 
 
 def _first_chunk(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -171,7 +193,7 @@ def _first_chunk(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Ten
 
 def _later_chunk(q: torch.Tensor, cache: torch.Tensor, chunk: Chunk, mask: torch.Tensor) -> torch.Tensor:
     total = chunk.context + chunk.length
-    k, v = (x[:, :, :total] for x in _gather(cache, chunk.blocks, 1))
+    k, v = (x[:, :, :total].transpose(0, 1) for x in _gather(cache, chunk.blocks, 1))
     return _rows(
         F.scaled_dot_product_attention(
             q.transpose(0, 1)[None], k, v, attn_mask=mask, enable_gqa=k.shape[1] != q.shape[1]

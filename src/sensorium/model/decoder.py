@@ -59,8 +59,8 @@ class Decoder:
         take.check_empty()
 
     def new_cache(self, num_blocks: int, block_size: int) -> KVCache:
-        """Zeroed keys and values per layer: (num_blocks, 2, num_kv_heads, block_size, head_dim)."""
-        shape = (num_blocks, 2, self.config.num_key_value_heads, block_size, self.config.head_dim)
+        """Zeroed keys and values per layer: (2, num_kv_heads, num_blocks, block_size, head_dim)."""
+        shape = (2, self.config.num_key_value_heads, num_blocks, block_size, self.config.head_dim)
         return [self._zeros(shape) for _ in self.layers]
 
     def _zeros(self, shape: tuple[int, ...]) -> torch.Tensor:
