@@ -116,7 +116,11 @@ def test_local_files_below_the_allowed_folder_only(running: Running, tmp_path: P
         ({"messages": ask("hi", "http://127.0.0.1:1/x.png")}, 400, ["messages[0].content[0]"]),
         ({"messages": ask("hi", "ftp://example.com/x.png")}, 400, ["messages[0].content[0]"]),
         ({"messages": ask("hi", picture(1)), "mm_processor_kwargs": {"max_pixels": -5}}, 400, ["max_pixels"]),
-        ({"messages": ask("hi", picture(1)), "mm_processor_kwargs": {"size": 3}}, 400, ["size", "min_pixels and max_pixels"]),
+        (
+            {"messages": ask("hi", picture(1)), "mm_processor_kwargs": {"size": 3}},
+            400,
+            ["size", "min_pixels and max_pixels"],
+        ),
     ],
 )
 def test_bad_input_is_told_what_is_wrong_with_it(running: Running, body: Any, status: int, words: list[str]) -> None:

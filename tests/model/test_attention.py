@@ -18,9 +18,7 @@ def plainly(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("matmul_from", [0, 10**9])
-def test_decode_rows_of_all_lengths_attend_to_their_own_past(
-    matmul_from: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_decode_rows_of_all_lengths_attend_to_their_own_past(matmul_from: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "_MATMUL_FROM", matmul_from)
     generator = torch.Generator().manual_seed(3)
     lengths = [1, 15, 16, 17, 70, 300]
@@ -43,3 +41,16 @@ def test_decode_rows_of_all_lengths_attend_to_their_own_past(
     out = attention.attend(q, new_k, new_v, cache, plan)
     for row, (k, v) in enumerate(past):
         torch.testing.assert_close(out[row], plainly(q[row], k, v), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("context", [0, 5, 130])
+@pytest.mark.parametrize("length", [2, 64, 65, 200])
+def test_a_chunk_attends_to_its_context_and_to_itself_so_far(context: int, length: int) -> None:
+    generator = torch.Generator().manual_seed(4)
+    total = context + length
+    k, v = torch.randn(2, total, KV_HEADS, DIM, generator=generator)
+    q = torch.randn(length, HEADS, DIM, generator=generator)
+    out = attention._chunk_by_matmul(q, k.transpose(0, 1), v.transpose(0, 1), context)
+    for row in (0, 1, length // 2, length - 1):
+        seen = context + row + 1
+        torch.testing.assert_close(out[row], plainly(q[row], k[:seen], v[:seen]), atol=1e-5, rtol=1e-5)

