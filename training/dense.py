@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from torch import nn
 from torch.nn import functional as F
 
-from .palette import AREAS, COLOURS, SHAPES, ZH_COLOUR, ZH_SHAPE
+from .palette import AREAS, COLOURS, SHAPES
 
 DIGITS = 6  # the longest number
 # name: number of values. A value of -1 means "says nothing here" and has no direction.
@@ -103,26 +103,6 @@ class Code(nn.Module):
         index = torch.where(known, labels + offsets, 0)
         rows = self.directions[index] * known[..., None]  # [cells, facts, width]
         return rows.sum(1)
-
-    def words(self):
-        """Every word that names a value of a fact, with the direction it stands for, of length 1."""
-        at = dict(zip(NAMES, torch.tensor([0, *SIZES[:-1]]).cumsum(0).tolist(), strict=True))
-        unit = F.normalize(self.directions, dim=-1)
-        for fact, values, chinese, first in (
-            ("shape", SHAPES, ZH_SHAPE, 1),
-            ("colour", COLOURS, ZH_COLOUR, 1),
-        ):
-            for i, value in enumerate(values):
-                for word in (value, chinese[value], chinese[value].removesuffix("色")):
-                    yield word, unit[at[fact] + first + i]
-        for digit in range(10):
-            facts = [name for name in NAMES if name.split()[-1] in ("hundreds", "tens") or name.startswith("digit")]
-            yield str(digit), F.normalize(sum(unit[at[name] + digit] for name in facts), dim=0)
-        for word, chinese in (("top", "上"), ("bottom", "下"), ("left", "左"), ("right", "右"), ("center", "中间")):
-            where = [i for i, area in enumerate(AREAS) if word in area.split()]
-            direction = F.normalize(sum(unit[at["area"] + i] for i in where), dim=0)
-            yield word, direction
-            yield chinese, direction
 
     def loss(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """How far the visual tokens [cells, width] are from saying what is true."""

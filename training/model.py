@@ -122,15 +122,3 @@ def build_model(vocab_size: int, ids: dict[str, int], pictures=()) -> Qwen3VLFor
     for layer in net.model.language_model.layers:
         torch.nn.init.constant_(layer.self_attn.q_norm.weight, SHARPNESS)
     return net
-
-
-@torch.no_grad()
-def name_directions(net, tok, code) -> None:
-    """Let words begin near the direction of what they name; all others begin small and random."""
-    embed = net.model.language_model.embed_tokens.weight
-    embed.normal_(0, 0.06)
-    for word, direction in code.words():
-        for text in (word, " " + word):
-            ids = tok.encode(text, add_special_tokens=False).ids
-            if len(ids) == 1:
-                embed[ids[0]] += direction

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from sensorium.engine import sampler
 from sensorium.engine.sampler import sample
 from sensorium.engine.sequence import Prompt, Sequence
 from sensorium.types import SamplingParams
@@ -104,3 +105,9 @@ def test_logprobs_are_those_of_the_model() -> None:
     assert got.logprob == pytest.approx(math.log(0.3), abs=1e-5)
     assert got.rank == 2
     assert [token for token, _ in got.top] == [1, 2]
+
+
+@pytest.mark.parametrize("vocab_size", [1, 97, 96, 1280])
+def test_the_likeliest_token_is_that_of_argmax(vocab_size: int) -> None:
+    logits = torch.randn(5, vocab_size, generator=torch.Generator().manual_seed(1))
+    assert sampler._likeliest(logits).tolist() == logits.argmax(-1).tolist()
