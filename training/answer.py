@@ -38,11 +38,12 @@ def _cross_entropy(logits, data):
 
 
 def _looking(net, data) -> torch.Tensor:
-    """How much of two heads' attention misses the places that hold what is said next."""
+    """How much of some heads' attention misses the places that hold what is said next."""
     total = torch.zeros(())
     for what, (row, query, key, group) in data["look"].items():
-        attention = net.model.language_model.layers[fastvision.LOOKING[what]].self_attn.looks
-        seen = attention[row, query, key].float()
+        layer, head = fastvision.LOOKING[what]
+        attention = net.model.language_model.layers[layer].self_attn.looks
+        seen = attention[row, head, query, key].float()
         mass = seen.new_zeros(int(group[-1]) + 1).index_add(0, group, seen)
         total = total - (mass + 1e-4).log().mean()
     return total

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from . import pixels
+from .fastvision import LOOKING
 
 
 def collate(sequences, pad_id: int) -> dict:
@@ -15,7 +16,7 @@ def collate(sequences, pad_id: int) -> dict:
     segment = torch.full((rows, length), -1)
     positions = torch.zeros(3, rows, length, dtype=torch.long)
     images, grids, cells = [], [], []
-    look = {"picture": [], "question": []}
+    look = {what: [] for what in LOOKING}
     groups = dict.fromkeys(look, 0)
     for i, s in enumerate(sequences):
         n = len(s.ids)

@@ -3,8 +3,9 @@
 Answers alone teach a visual tower very slowly. The scenes are known exactly, so every token can be told which
 thing lies under it, where that thing's box is and which digits are centred in it. Each of these facts has a fixed
 direction in the space of the visual tokens, all at right angles, and a token is trained to be the sum of the
-directions that are true of it. Coordinates are told digit by digit, as answers write them: a network finds
-"the tens digit is 4" in such a token far more easily than it finds 0.347 in a smooth scale.
+directions that are true of it. Coordinates are told in twenty steps: a network finds "the fourth of twenty" in
+such a token far more easily than it finds 0.17 in a smooth scale. What needs all cells at once, as counting does, is
+told too: the tower sees them all, the words come one after the other.
 """
 
 import numpy as np
@@ -13,25 +14,35 @@ from PIL import Image, ImageDraw
 from torch import nn
 from torch.nn import functional as F
 
+from .answers import groups
 from .palette import AREAS, COLOURS, SHAPES
 
 DIGITS = 6  # the longest number
-# name: number of values. A value of -1 means "says nothing here" and has no direction.
+BINS = 20  # of a coordinate
+EDGES = "x1", "y1", "x2", "y2"
+# name: (number of values, weight in the loss). A value of -1 means "says nothing here" and has no direction.
 FACTS = {
-    "shape": len(SHAPES) + 1,  # 0: nothing lies here
-    "colour": len(COLOURS) + 1,
-    "centre": 2,  # the middle of a thing lies in this cell
-    "background": len(COLOURS),
-    "area": len(AREAS),
-    **{f"{edge} hundreds": 11 for edge in ("x1", "y1", "x2", "y2")},
-    **{f"{edge} tens": 10 for edge in ("x1", "y1", "x2", "y2")},
+    "shape": (len(SHAPES) + 1, 3.0),  # 0: nothing lies here
+    "colour": (len(COLOURS) + 1, 2.0),
+    "centre": (2, 1.0),  # the middle of a thing lies in this cell
+    "background": (len(COLOURS), 0.5),
+    "area": (len(AREAS), 1.0),
+    **dict.fromkeys(EDGES, (BINS, 0.6)),
+    # How many things like the one here the picture has, itself included, less one.
+    "same": (6, 0.7),
+    "same colour": (6, 0.5),
+    "same shape": (6, 0.5),
+    "all": (6, 0.5),
+    "after": (7, 0.7),  # how many more are named after this one when the picture is described
+    "row": (8, 0.2),  # of this cell, in eighths of the picture
+    "column": (8, 0.2),
     # Digit k of the number is centred here; 10: it is not.
-    **{f"digit {k}": 11 for k in range(DIGITS)},
+    **{f"digit {k}": (11, 1.5) for k in range(DIGITS)},
 }
-NAMES, SIZES = list(FACTS), list(FACTS.values())
+NAMES = list(FACTS)
+SIZES, WEIGHTS = (list(column) for column in zip(*FACTS.values(), strict=True))
 EMPTY = {"shape": 0, "colour": 0, "centre": 0, **{f"digit {k}": 10 for k in range(DIGITS)}}
-WEIGHTS = [3.0, 2.0, 1.0, 0.5, 1.0, *[0.6] * 4, *[0.3] * 4, *[1.5] * DIGITS]
-LENGTH = 2.0  # of each direction; a token is the sum of at most 20 of them in a space of 256
+LENGTH = 2.0  # of each direction; a token is the sum of at most 23 of them in a space of 256
 FINE = 8  # label pixels along the side of a cell
 
 
@@ -42,6 +53,8 @@ def labels(scene, rows: int, cols: int) -> tuple[np.ndarray, list[list[int]], li
     for name, value in EMPTY.items():
         out[..., column[name]] = value
     out[..., column["background"]] = COLOURS.index(scene.background)
+    out[..., column["row"]] = (np.arange(rows) * 8 // rows)[:, None]
+    out[..., column["column"]] = np.arange(cols) * 8 // cols
     sx, sy = cols * FINE / scene.width, rows * FINE / scene.height
     fine = Image.new("L", (cols * FINE, rows * FINE), 0)
     draw = ImageDraw.Draw(fine)
@@ -60,8 +73,8 @@ def labels(scene, rows: int, cols: int) -> tuple[np.ndarray, list[list[int]], li
         best = np.where(here, np.maximum(share, best), best)
         facts = {"shape": SHAPES.index(t.shape) + 1, "colour": COLOURS.index(t.colour) + 1}
         facts["area"] = 3 * _cell(cy / scene.height, 3) + _cell(cx / scene.width, 3)
-        for edge, v in zip(("x1", "y1", "x2", "y2"), box(scene, t), strict=True):
-            facts[f"{edge} hundreds"], facts[f"{edge} tens"] = v // 100, v // 10 % 10
+        facts |= {e: min(BINS - 1, v * BINS // 1000) for e, v in zip(EDGES, box(scene, t), strict=True)}
+        facts |= _crowd(scene, t)
         for name, value in facts.items():
             out[here, column[name]] = value
         owner[here] = i
@@ -81,6 +94,20 @@ def box(scene, thing) -> list[int]:
     scale = (scene.width, scene.height, scene.width, scene.height)
     raw = [max(0, min(1000, v * 1000 / s)) for v, s in zip(thing.box, scale, strict=True)]
     return [int(round(v / 10) * 10) for v in raw]
+
+
+def _crowd(scene, thing) -> dict[str, int]:
+    """What is true of a thing among the others."""
+    named = [(colour, shape) for colour, shape, _ in groups(scene)]
+    others = [t for t in scene.things if t is not thing]
+    colour, shape = ([getattr(t, what) == getattr(thing, what) for t in others] for what in ("colour", "shape"))
+    return {
+        "same": sum(map(all, zip(colour, shape, strict=True))),
+        "same colour": sum(colour),
+        "same shape": sum(shape),
+        "all": len(others),
+        "after": len(named) - 1 - named.index((thing.colour, thing.shape)) + bool(scene.number),
+    }
 
 
 def _cell(v, n):

@@ -9,7 +9,9 @@ from torch.nn import functional as F
 from transformers import AttentionInterface
 from transformers.models.qwen3_vl import modeling_qwen3_vl as qwen
 
-LOOKING = {"question": 1, "picture": 2}  # the layers whose first head is told where to look
+# (layer, head) that is told where to look; heads 0 and 1 share their keys, as do 2 and 3.
+LOOKING = {"question": (1, 0), "place": (1, 2), "picture": (2, 0), "other": (2, 2)}
+LAYERS = {layer for layer, _ in LOOKING.values()}
 
 
 def _attend(q, k, v, scale):
@@ -26,8 +28,8 @@ def _text_attention(module, query, key, value, attention_mask, scaling, **kwargs
     dtype = attention_mask.dtype
     key, value = (qwen.repeat_kv(x.to(dtype), repeat) for x in (key, value))
     scores = torch.softmax(torch.matmul(query.to(dtype) * scaling, key.mT) + attention_mask, -1)
-    if module.layer_idx in LOOKING.values():
-        module.looks = scores[:, 0]  # of the first head, [rows, length, length]
+    if module.layer_idx in LAYERS:
+        module.looks = scores  # [rows, heads, length, length]
     out = torch.matmul(scores, value)
     return out.transpose(1, 2).contiguous(), None
 

@@ -1,7 +1,7 @@
 """Where one has to look to say each word of an answer: in the pictures, and in the question.
 
 A small language model takes very long to find out that the words of an answer lie in a few of the fifty visual
-tokens. What the answer speaks of is known, so two attention heads are told where to look
+tokens. What the answer speaks of is known, so some attention heads are told where to look
 (after Liu et al., "Neural Machine Translation with Supervised Attention", 2016).
 """
 
@@ -44,6 +44,7 @@ def _pattern(lang: str) -> re.Pattern:
     return re.compile(rf"(?:({colour})的?)?({shape})|({colour})")
 
 
+_SECOND = re.compile(r", the second one|，第二张")
 _MOVE = re.compile(r"(?:moved from .+|从.+)( to |移到)")
 _PATTERN = {lang: _pattern(lang) for lang in ("en", "zh")}
 
@@ -54,7 +55,7 @@ def mentions(text: str, lang: str) -> Iterator[tuple[int, int, str | None, str |
         yield *found.span(), _COLOUR[lang].get(found[1] or found[3]), _SHAPE[lang].get(found[2])
 
 
-def _fill(text: str, found: list[tuple[int, int, list[int]]]) -> list[tuple[int, int, list[int]]]:
+def _fill(text: str, found: list[tuple]) -> list[tuple]:
     """What stands between two names looks ahead to the next one, and after the last one back to it."""
     if not found:
         return []
@@ -79,25 +80,30 @@ def asked(text: str, lang: str, names) -> list[tuple[int, int, list[int]]]:
     return _fill(text, found) or ([(0, len(text), every)] if every else [])
 
 
-def things(views, colour: str | None, shape: str | None) -> list[int]:
-    """The visual tokens of all things so named.
+def things(views, colour: str | None, shape: str | None, among=None) -> list[int]:
+    """The visual tokens of all things so named, or of those `among` (colour, shape) if there are any.
 
     `views` are pictures: objects with `scene`, `things` (the tokens of each thing) and `digits` (the token of each).
     """
-    return [
-        token
+    found = [
+        (tokens, among is None or (thing.colour, thing.shape) in among)
         for view in views
         for thing, tokens in zip(view.scene.things, view.things, strict=True)
         if colour in (None, thing.colour) and shape in (None, thing.shape)
-        for token in tokens
     ]
+    return [token for tokens, chosen in found if chosen or not any(c for _, c in found) for token in tokens]
 
 
-def looks(text: str, lang: str, views) -> list[tuple[int, int, list[int]]]:
-    """(start, end, visual tokens) for stretches of an answer about `views`."""
-    found = []
+def looks(text: str, lang: str, views) -> list[tuple[int, int, tuple[list[int], list[int]]]]:
+    """(start, end, (visual tokens, those of the thing named before)) for stretches of an answer about `views`."""
+    found, among, border = [], None, len(text)
+    if len(views) == 2:
+        first, second = ({(t.colour, t.shape) for t in view.scene.things} for view in views)
+        among = first ^ second
+        border = border if (there := _SECOND.search(text)) is None else there.start()
     for start, end, colour, shape in mentions(text, lang):
-        group = things(views, colour, shape)
+        here = views if border == len(text) else views[:1] if start < border else views[1:]
+        group = things(here, colour, shape, among)
         if group and len(views) == 2 and (move := _MOVE.search(text)):
             before, after = (things([view], colour, shape) for view in views)
             found += [(start, move.start(1), before), (move.start(1), len(text), after)]
@@ -107,4 +113,8 @@ def looks(text: str, lang: str, views) -> list[tuple[int, int, list[int]]]:
         if view.scene.number and len(here := list(re.finditer(rf"(?<!\d){view.scene.number.text}(?!\d)", text))) == 1:
             start = here[0].start()
             found += [(start + k, start + k + 1, [token]) for k, token in enumerate(view.digits)]
-    return _fill(text, found)
+    found.sort()
+    groups = [group for _, _, group in found]
+    # The first has nothing before it; what is compared with it comes next.
+    partners = [*groups[1:2], *groups[:-1]] if len(groups) > 1 else [[]]
+    return _fill(text, [(a, b, (group, other)) for (a, b, group), other in zip(found, partners, strict=False)])

@@ -138,9 +138,9 @@ def add_number(rng, scene, held_out, alone, length=None):
     names = fonts.HELD_OUT if held_out else fonts.TRAIN
     plain = ["DejaVuSans", "LiberationSans-Regular", fonts.BUILTIN, fonts.BUILTIN]
     font = None if by_hand else rng.choice(plain if rng.random() < 0.2 else names)
-    # Legible after shrinking: about 11 pixels of digit height at the model's resolution.
+    # Legible after shrinking: about a tenth of the side.
     unit = (scene.width * scene.height) ** 0.5 / 224
-    low = max(17.0 * unit, 10.0)
+    low = max(22.0 * unit, 10.0)
     high = min(scene.height * 0.8, scene.width * 0.92 / (0.62 * length))
     if not alone:
         high = min(high, scene.height * 0.35)

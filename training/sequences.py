@@ -21,10 +21,10 @@ TASKS = {
         "colours": 0.5,
         "count": 1.2,
         "where": 1.7,
-        "relation": 1.3,
-        "is_relation": 0.6,
+        "relation": 2,
+        "is_relation": 1,
         "digits": 0.1,
-        "box": 2.6,
+        "box": 1.7,
         "is_there": 0.9,
         "colour_of": 0.7,
         "shape_of": 0.7,
@@ -104,6 +104,7 @@ class View:
     """A picture and where in the sequence its things and digits are."""
 
     scene: Scene
+    first: int  # its first visual token
     things: list
     digits: list
 
@@ -119,7 +120,7 @@ class Sequence:
     labels: list = field(default_factory=list)  # what is true in every cell, one per picture
     views: list = field(default_factory=list)
     names: list = field(default_factory=list)  # (tokens, colour, shape) of all that the newest question names
-    look: list = field(default_factory=list)  # ("picture" or "question", a token, tokens it should look at)
+    look: list = field(default_factory=list)  # (a key of fastvision.LOOKING, a token, tokens it should look at)
     cursor: int = 0
     branch: int = 0
     branches: int = 0
@@ -147,7 +148,9 @@ class Sequence:
             self.images.append(pixels.resize(render(scene)))
         labels, things, digits = dense.labels(scene, rows, cols)
         first = len(self.ids)
-        self.views.append(View(scene, [[first + i for i in cells] for cells in things], [first + i for i in digits]))
+        self.views.append(
+            View(scene, first, [[first + i for i in cells] for cells in things], [first + i for i in digits])
+        )
         for r in range(rows):
             for c in range(cols):
                 self.ids.append(pad_id)
@@ -187,13 +190,13 @@ class Builder:
             spans += [(a + start, a + end) for start, end in found.offsets]
         return ids, spans
 
-    def question(self, rng, seq, text, pictures=1):
+    def question(self, rng, seq, text, views=slice(-1, None)):
         ids, spans = self.encode(rng, text, True)
         first, seq.names = len(seq.ids), []
         for start, end, colour, shape in looks.mentions(text, "en" if text.isascii() else "zh"):
             tokens = [first + i for i, (a, b) in enumerate(spans) if a < end and b > start]
             seq.names.append((tokens, colour, shape))
-            if group := looks.things(seq.views[-pictures:], colour, shape):
+            if group := looks.things(seq.views[views], colour, shape):
                 seq.look.append(("picture", tokens[-1], group))
         seq.text(ids)
 
@@ -202,12 +205,14 @@ class Builder:
         seq.image(scene, self.pad_image, self.blind)
         seq.text(self.vision[1])
 
-    def answer(self, seq, text, pictures=1):
-        """What is to be learned, and where the words before each of its tokens should look: the newest pictures."""
+    def answer(self, seq, text, views=slice(-1, None)):
+        """What is to be learned, and where the words before each of its tokens should look: in `views`."""
         ids, spans = self.encode(None, text, False)
         lang = "en" if text.isascii() else "zh"
+        pictures = looks.looks(text, lang, seq.views[views])
         for what, wanted in (
-            ("picture", looks.looks(text, lang, seq.views[-pictures:])),
+            ("picture", [(a, b, group) for a, b, (group, _) in pictures]),
+            ("other", [(a, b, other) for a, b, (_, other) in pictures]),
             ("question", looks.asked(text, lang, seq.names) if seq.views else []),
         ):
             for i, (start, end) in enumerate(spans, len(seq.ids)):
@@ -217,10 +222,10 @@ class Builder:
                     seq.look.append((what, i - 1, group))
         seq.text(ids + self.end, learn=True)
 
-    def qa(self, rng, seq, question, answer, pictures=1):
-        self.question(rng, seq, question, pictures)
+    def qa(self, rng, seq, question, answer, views=slice(-1, None)):
+        self.question(rng, seq, question, views)
         seq.text(self.assistant)
-        self.answer(seq, answer, pictures)
+        self.answer(seq, answer, views)
 
     def start(self, rng, seq):
         if rng.random() < 0.06:
@@ -260,12 +265,12 @@ class Builder:
             if found:
                 return found
 
-    def fan(self, rng, seq, draw_qa, budget, pictures=1):
+    def fan(self, rng, seq, draw_qa, budget):
         """Independent questions after a shared beginning, until the budget of tokens is used."""
         cursor, room = seq.cursor, len(seq.ids) + budget
         while len(seq.ids) < room:
             seq.fork(cursor)
-            self.qa(rng, seq, *draw_qa(), pictures)
+            self.qa(rng, seq, *draw_qa())
 
     def turns(self, rng, seq, scene, draw_qa, count):
         """A real conversation: every turn sees all before; the text may come before the picture."""
@@ -289,22 +294,29 @@ class Builder:
         def draw_qa(lang=None):
             lang = lang or rng.choice(["en", "zh"])
             task = rng.choices(["difference", "same", "what_first", "what_second"], [3.2, 0.5, 0.6, 0.6])[0]
-            return pairs.ask_pair(rng, a, b, sentences, how, task, lang)
+            views = {"what_first": slice(-2, -1), "what_second": slice(-1, None)}.get(task, slice(-2, None))
+            return *pairs.ask_pair(rng, a, b, sentences, how, task, lang), views
 
         seq = Sequence()
         self.start(rng, seq)
         if rng.random() < 0.18:  # text first, or text between and after
-            question, answer = draw_qa()
+            question, answer, views = draw_qa()
             self.question(rng, seq, question)
-            for scene in (a, b):
-                self.picture(seq, scene)
+            self.two(seq, a, b)
             seq.text(self.assistant)
-            self.answer(seq, answer, pictures=2)
-            return seq
-        for scene in (a, b):
-            self.picture(seq, scene)
-        self.fan(rng, seq, draw_qa, budget, pictures=2)
+            self.answer(seq, answer, views)
+        else:
+            self.two(seq, a, b)
+            self.fan(rng, seq, draw_qa, budget)
         return seq
+
+    def two(self, seq, a, b):
+        """Two pictures; if they have the same grid every cell of the second looks at its place in the first."""
+        self.picture(seq, a)
+        self.picture(seq, b)
+        if seq.grids[0] == seq.grids[1]:
+            one, two = (view.first for view in seq.views)
+            seq.look += [("place", two + i, [one + i]) for i in range(len(seq.labels[0]))]
 
     def album(self, rng, sizes, ease):
         """A new picture in every turn; questions are about the newest one."""
@@ -372,11 +384,11 @@ def sizes_like(rng, count):
 
 MIX = {
     "shapes": 32,
-    "count": 16,
-    "number": 22,
+    "count": 14,
+    "number": 17,
     "mixed": 6,
-    "turns": 5,
-    "pair": 17,
+    "turns": 7,
+    "pair": 21,
     "album": 2.5,
     "talk": 2,
     "empty": 0.5,

@@ -40,7 +40,7 @@ def build(tok: Tokenizer):
     net = model.build_model(tok.get_vocab_size(), tokenizer.ids(tok), sample).train()
     net.model.language_model.config._attn_implementation = "plain"
     for i, layer in enumerate(net.model.language_model.layers):
-        if i not in fastvision.LOOKING.values():
+        if i not in fastvision.LAYERS:
             layer.compile(dynamic=True)  # a quarter less time; the visual tower gains nothing
     return net
 
