@@ -27,6 +27,7 @@ from sensorium.outputs import RequestOutput, fold
 from sensorium.protocol.parsed import Parsed
 from sensorium.types import Delta, ModelInfo, SamplingParams
 from sensorium.worker.local import LocalHandle, LocalLoader
+from sensorium.worker.malloc import keep_freed_memory
 
 if TYPE_CHECKING:
     from sensorium.prompt.tokenizer import Tokenizer
@@ -57,6 +58,7 @@ class LLM:
 
     def __init__(self, model: str = "tiny-vl", *, _loader: LocalLoader | None = None, **options: Any) -> None:
         settings = engine_settings(model, options)
+        keep_freed_memory()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="llm", daemon=True)
         self._thread.start()

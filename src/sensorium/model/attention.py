@@ -30,7 +30,7 @@ class Chunk:
     start: int
     length: int
     context: int
-    blocks: torch.Tensor  # (ceil((context + length) / block_size),) int64
+    blocks: torch.Tensor | slice  # (ceil((context + length) / block_size),) int64; a slice where they lie in a row
     mask: torch.Tensor | None = None  # (length, context + length), 0 or -inf; None: not needed
 
 
@@ -39,7 +39,7 @@ class DecodeGroup:
     """Decode rows attended in one call."""
 
     rows: torch.Tensor  # (group,) int64: which rows of the step
-    blocks: torch.Tensor  # (group * blocks_each,) int64
+    blocks: torch.Tensor | slice  # (group * blocks_each,) int64; a slice: one row whose blocks lie in a row
     mask: torch.Tensor  # (group, 1, 1, blocks_each * block_size) in the model's dtype: 0 or -inf
 
 
@@ -71,21 +71,34 @@ def make_plan(
     for (context, length, _), table in zip(sequences, tables, strict=True):
         num_blocks = -(-(context + length) // block_size)
         if length == 1 and context:
-            # Rounded up to a power of two times 4 blocks: fewer shapes, so fewer kernels to prepare.
             by_blocks.setdefault(_bucket(num_blocks), []).append((row, context + 1, table[:num_blocks]))
         else:
-            blocks = torch.from_numpy(table[:num_blocks]).to(device)
-            chunks.append(Chunk(row, length, context, blocks, _causal(length, context, dtype, device)))
+            blocks = _in_a_row(table[:num_blocks])
+            chunks.append(
+                Chunk(
+                    row,
+                    length,
+                    context,
+                    blocks or torch.from_numpy(table[:num_blocks]).to(device),
+                    _causal(length, context, dtype, device),
+                )
+            )
         row += length
     return AttentionPlan(
         torch.from_numpy(slot_blocks).to(device),
         torch.from_numpy(slot_offsets).to(device),
         chunks,
-        [_group(members, each, block_size, dtype, device) for each, members in by_blocks.items()],
+        [_group(members, block_size, dtype, device) for members in by_blocks.values()],
     )
 
 
+def _in_a_row(table: np.ndarray) -> slice | None:
+    """Blocks with neighbouring numbers as a slice: their keys and values need not be copied to lie together."""
+    return slice(int(table[0]), int(table[-1]) + 1) if (np.diff(table) == 1).all() else None
+
+
 def _bucket(num_blocks: int) -> int:
+    """Sequences of about the same length are attended together."""
     size = 4
     while size < num_blocks:
         size += size if size < 16 else 16
@@ -100,18 +113,19 @@ def _causal(length: int, context: int, dtype: torch.dtype, device: torch.device)
 
 
 def _group(
-    members: list[tuple[int, int, np.ndarray]], each: int, block_size: int, dtype: torch.dtype, device: torch.device
+    members: list[tuple[int, int, np.ndarray]], block_size: int, dtype: torch.dtype, device: torch.device
 ) -> DecodeGroup:
-    each = min(each, max(len(table) for _, _, table in members)) if len(members) == 1 else each
+    each = max(len(table) for _, _, table in members)  # not a block more: copying them is what a long context costs
     blocks = np.zeros((len(members), each), dtype=np.int64)  # block 0 pads; the mask hides it
     for at, (_, _, table) in enumerate(members):
         blocks[at, : len(table)] = table
     lengths = np.array([[length] for _, length, _ in members])
     hidden = np.arange(each * block_size)[None] >= lengths  # (group, each * block_size)
     mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(torch.from_numpy(hidden), float("-inf"))
+    in_a_row = _in_a_row(blocks[0]) if len(members) == 1 else None
     return DecodeGroup(
         torch.tensor([row for row, _, _ in members]).to(device),
-        torch.from_numpy(blocks.reshape(-1)).to(device),
+        in_a_row or torch.from_numpy(blocks.reshape(-1)).to(device),
         mask[:, None, None].to(device),
     )
 
@@ -141,10 +155,11 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cache: torch.Tenso
     return out
 
 
-def _gather(cache: torch.Tensor, blocks: torch.Tensor, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _gather(cache: torch.Tensor, blocks: torch.Tensor | slice, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(batch * blocks_each,) block ids -> K and V, each (num_kv_heads, batch, blocks_each * block_size, head_dim)."""
     _, num_kv_heads, _, _, head_dim = cache.shape
-    k, v = cache.index_select(2, blocks).view(2, num_kv_heads, batch, -1, head_dim).unbind()
+    found = cache[:, :, blocks] if isinstance(blocks, slice) else cache.index_select(2, blocks)
+    k, v = found.view(2, num_kv_heads, batch, -1, head_dim).unbind()
     return k, v
 
 

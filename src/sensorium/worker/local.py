@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from sensorium.errors import SensoriumError, WorkerDied
@@ -64,7 +65,8 @@ class LocalHandle:
         def start() -> Model:
             return load(settings, on_progress=on_progress, on_events=on_events, on_failed=on_failed, on_dead=on_dead)
 
-        return cls(await asyncio.to_thread(start), in_flight)
+        with ThreadPoolExecutor(1) as thread:  # that ends: see worker/openmp.py
+            return cls(await loop.run_in_executor(thread, start), in_flight)
 
     def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         """Run a request: `Started`, then `Delta`s. Closing the generator aborts it.

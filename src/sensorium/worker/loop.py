@@ -56,6 +56,7 @@ class EngineLoop:
         on_failed: called from the engine's thread.
         prepare_again: called for a request whose cached encoder output has been evicted meanwhile.
         on_dead: called when the loop cannot go on.
+        on_start: called first of all in the engine's thread.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class EngineLoop:
         on_failed: Callable[[str, SensoriumError], None],
         prepare_again: Callable[[Request], None],
         on_dead: Callable[[], None],
+        on_start: Callable[[], None] = lambda: None,
     ) -> None:
         self.turns = 0
         self._engine, self._tokenizer = engine, tokenizer
@@ -77,6 +79,7 @@ class EngineLoop:
         self._seed = seed
         self._on_events, self._on_failed = on_events, on_failed
         self._prepare_again, self._on_dead = prepare_again, on_dead
+        self._on_start = on_start
         self._inbox: queue.SimpleQueue[Job | str | None] = queue.SimpleQueue()
         self._jobs: dict[str, Job] = {}
         self._owner: dict[Sequence, tuple[Job, Choice]] = {}
@@ -101,6 +104,7 @@ class EngineLoop:
         self._thread.join(timeout=10)
 
     def _run(self) -> None:
+        self._on_start()
         while self._take_in():
             self.turns += 1
             if not self._engine.has_work:

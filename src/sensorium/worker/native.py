@@ -8,7 +8,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from sensorium.settings import EngineSettings
 from sensorium.types import Event, ModelInfo, Request, SamplingParams
 from sensorium.worker.frames import Tokens
 from sensorium.worker.loop import EngineLoop, exit_process
+from sensorium.worker.openmp import single_threaded_pool
 from sensorium.worker.prompting import PromptBuilder
 from sensorium.worker.sizing import plan_memory
 
@@ -52,12 +52,13 @@ class NativeModel:
         eos_token_ids: frozenset[int],
         on_dead: Callable[[], None],
         seed: int | None = None,
+        num_threads: int = 1,
     ) -> None:
         self.info = info
         self.tokenizer = tokenizer
         self._builder, self._engine, self._media_decoder = builder, engine, media_decoder
         self._on_failed = on_failed
-        self._pool = ThreadPoolExecutor(_NUM_PREPARING, thread_name_prefix="prepare")
+        self._pool = single_threaded_pool(_NUM_PREPARING, "prepare")
         self._preparing: set[str] = set()
         self._lock = threading.Lock()
         self._loop = EngineLoop(
@@ -70,6 +71,7 @@ class NativeModel:
             on_failed=on_failed,
             prepare_again=lambda request: self._submit(request, force_decode=True),
             on_dead=on_dead,
+            on_start=lambda: torch.set_num_threads(num_threads),
         )
         self._loop.start()
 
@@ -94,7 +96,8 @@ class NativeModel:
         family = families.find(config)
         device = _pick_device(settings.device)
         dtype = pick_dtype(settings.dtype, config, device)
-        torch.set_num_threads(settings.num_threads or len(os.sched_getaffinity(0)))
+        num_threads = settings.num_threads or len(os.sched_getaffinity(0))
+        torch.set_num_threads(num_threads)
         # The decoding child starts while weights are read.
         sees = family.encoder is not None and family.image_processor is not None
         media_decoder = MediaDecoder(settings.media) if sees else None
@@ -139,7 +142,19 @@ class NativeModel:
             limit_mm_per_prompt=settings.limit_mm_per_prompt,
         )
         eos = _eos_token_ids(generation, config, tokenizer)
-        return cls(info, tokenizer, builder, engine, media_decoder, on_events, on_failed, eos, on_dead, settings.seed)
+        return cls(
+            info,
+            tokenizer,
+            builder,
+            engine,
+            media_decoder,
+            on_events,
+            on_failed,
+            eos,
+            on_dead,
+            settings.seed,
+            num_threads,
+        )
 
     def generate(self, request: Request) -> None:
         """Start a request and return; its events come by `on_events`, its failure by `on_failed`."""

@@ -26,6 +26,7 @@ from sensorium.settings import EngineSettings
 from sensorium.types import Event, ModelInfo, Request
 from sensorium.worker import frames
 from sensorium.worker.channel import BrokenFrame, FrameBuffer
+from sensorium.worker.malloc import keep_freed_memory
 from sensorium.worker.outbox import Outbox
 
 BEAT_S = 1.0
@@ -83,6 +84,7 @@ def find_loader(entry: str) -> Loader:
 
 def main(sock: socket.socket, load: Loader) -> int:
     """Serve one model until the gateway closes the socket. Return the exit status."""
+    keep_freed_memory()
     sock.setblocking(True)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # `kill -USR1` shows where every thread is
