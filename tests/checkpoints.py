@@ -23,7 +23,8 @@ from tests.checkpoint_text import build_tokenizer, tokenizer_config
 Layout = Literal["hub", "saved"]
 Shapes = dict[str, tuple[int, ...]]
 
-VISION_FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+GRID_FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")  # pictures of any size, M-RoPE
+VISION_FAMILIES = GRID_FAMILIES
 FAMILIES = (*VISION_FAMILIES, "qwen2", "qwen3", "llama")
 
 VOCAB_SIZE = 608  # more rows than the tokenizer has tokens, as in the real ones

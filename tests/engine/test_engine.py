@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from collections.abc import Sequence as SequenceOf
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from sensorium.engine.engine import Engine, EngineLimits
 from sensorium.engine.sequence import Prompt, Sequence
-from sensorium.families.family import EncoderInput, MediaSpan
+from sensorium.families.family import EncoderInput, Layout, MediaSpan
 from sensorium.model.config import DecoderConfig
 from sensorium.model.decoder import Decoder
 from sensorium.types import SamplingParams
@@ -40,8 +41,8 @@ class FakeEncoder:
     num_layers = 2
     out_features = 64
 
-    def __init__(self) -> None:
-        self.matrix = torch.randn(4, self.out_features, generator=torch.Generator().manual_seed(9))
+    def __init__(self, seed: int) -> None:
+        self.matrix = torch.randn(4, self.out_features, generator=torch.Generator().manual_seed(seed))
         self.num_encoded = 0
 
     def load(self, weights: Any) -> None:
@@ -51,7 +52,7 @@ class FakeEncoder:
         self.num_encoded += len(items)
         yield None
         yield None
-        yield [item.pixel_values @ self.matrix for item in items]
+        yield [item.tensors["pixel_values"] @ self.matrix for item in items]
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +84,16 @@ def decoder() -> Decoder:
     return Decoder(c, weights)
 
 
-def picture(number: int, num_tokens: int) -> EncoderInput:
-    values = torch.randn(num_tokens, 4, generator=torch.Generator().manual_seed(number))
-    return EncoderInput(values, (1, num_tokens, 1), num_tokens)
+def picture(number: int, num_tokens: int, values: int = 4) -> EncoderInput:
+    pixels = torch.randn(num_tokens, values, generator=torch.Generator().manual_seed(number))
+    return EncoderInput({"pixel_values": pixels}, Layout((1, num_tokens, 1), num_tokens), cost=num_tokens)
+
+
+def tiles(number: int) -> EncoderInput:
+    """Three tiles with tokens between them that are no slots, for the other encoder."""
+    token_ids = [7, *[299] * 4, 8, *[299] * 3, 8, 8, *[299] * 4, 9]
+    layout = Layout.of(token_ids, 299)
+    return replace(picture(number, layout.num_slots), layout=layout, encoder="audio")
 
 
 def prompt(number: int) -> Prompt:
@@ -97,16 +105,21 @@ def prompt(number: int) -> Prompt:
     spans, inputs = [], []
     for which in range(source.choice((1, 2))):
         name = source.choice((100, 101, 102))
-        item = picture(name, 9 + name - 100)
+        item = tiles(name) if name == 101 else picture(name, 9 + name - 100)
         at = len(ids)
-        ids += [299] * item.num_tokens + [source.randrange(299) for _ in range(3 + which)]
-        spans.append(MediaSpan(at, item.num_tokens, f"picture {name}".encode(), item.grid))
+        ids += item.layout.token_ids or [299] * item.layout.num_slots
+        ids += [source.randrange(299) for _ in range(3 + which)]
+        spans.append(MediaSpan(at, f"picture {name}".encode(), item.layout))
         inputs.append(item)
     return Prompt(ids, tuple(spans), tuple(inputs))
 
 
 def engine(decoder: Decoder, **limits: Any) -> Engine:
-    return Engine(decoder, FakeEncoder(), EngineLimits(**({"num_blocks": 400, "block_size": 16} | limits)))
+    return Engine(
+        decoder,
+        {"vision": FakeEncoder(9), "audio": FakeEncoder(8)},
+        EngineLimits(**({"num_blocks": 400, "block_size": 16} | limits)),
+    )
 
 
 def run(
@@ -182,18 +195,29 @@ def test_prefix_cache_is_used_and_changes_nothing(decoder: Decoder, plain: list[
 
 def test_the_same_picture_is_encoded_once(decoder: Decoder) -> None:
     used = engine(decoder)
-    encoder = used._encoding._encoder  # type: ignore[union-attr]
+    encoders = used._encoding._encoders.values()  # type: ignore[union-attr]
     run(decoder, [prompt(n) for n in (1, 3, 5, 7, 1)], engine_=used)
-    assert encoder.num_encoded == len(  # type: ignore[attr-defined]
-        {span.key for n in (1, 3, 5, 7) for span in prompt(n).spans}
-    )
+    wanted = {span.key for n in (1, 3, 5, 7) for span in prompt(n).spans}
+    assert sum(encoder.num_encoded for encoder in encoders) == len(wanted)  # type: ignore[attr-defined]
+
+
+def test_rows_go_to_slots_only(decoder: Decoder) -> None:
+    """An item of one token is the same as its tokens around an item of one slot."""
+    whole = replace(picture(1, 1), layout=Layout.of([7, 299, 9], 299))
+    inner = picture(1, 1)
+    prompts = [
+        Prompt([1, 2, 7, 299, 9, 3], (MediaSpan(2, b"whole", whole.layout),), (whole,)),
+        Prompt([1, 2, 7, 299, 9, 3], (MediaSpan(3, b"inner", inner.layout),), (inner,)),
+    ]
+    first, second = run(decoder, prompts)
+    assert first == second
 
 
 def test_pictures_of_one_size_but_other_content_differ(decoder: Decoder) -> None:
     def with_picture(number: int, key: bytes, salt: str = "") -> Prompt:
         item = picture(number, 12)
         ids = [5] * 20 + [299] * 12 + [6] * 20
-        return Prompt(ids, (MediaSpan(20, 12, key, item.grid),), (item,), cache_salt=salt)
+        return Prompt(ids, (MediaSpan(20, key, item.layout),), (item,), cache_salt=salt)
 
     used = engine(decoder)
     first = run(decoder, [with_picture(1, b"one")], engine_=used)
@@ -239,7 +263,7 @@ def test_a_big_picture_does_not_stop_others(decoder: Decoder) -> None:
     item = picture(100, 40)
     looking = Sequence(
         ("b", 0),
-        Prompt([299] * 40 + [1], (MediaSpan(0, 40, b"big", item.grid),), (item,)),
+        Prompt([299] * 40 + [1], (MediaSpan(0, b"big", item.layout),), (item,)),
         SamplingParams(temperature=0),
         50,
         frozenset(),
@@ -257,7 +281,7 @@ def test_a_big_picture_does_not_stop_others(decoder: Decoder) -> None:
 def test_evicted_encoder_output_is_asked_for_again(decoder: Decoder) -> None:
     used = engine(decoder, encoder_cache_bytes=0)
     item = picture(100, 9)
-    span = MediaSpan(0, 9, b"gone", item.grid)
+    span = MediaSpan(0, b"gone", item.layout)
     run(decoder, [Prompt([299] * 9 + [1], (span,), (item,))], engine_=used)
     without = Prompt([299] * 9 + [1], (span,), (None,))
     assert not used.add(Sequence(("x", 0), without, SamplingParams(), 5, frozenset(), 0))
@@ -289,10 +313,10 @@ def test_a_poisoned_sequence_fails_alone(decoder: Decoder, plain: list[list[int]
 
 def test_an_encoder_failure_ends_only_those_who_need_it(decoder: Decoder, plain: list[list[int]]) -> None:
     used = engine(decoder)
-    broken = EncoderInput(torch.zeros(9, 3), (1, 9, 1), 9)  # the encoder wants four features
+    broken = picture(0, 9, values=3)  # the encoder wants four features
     poison = Sequence(
         ("p", 0),
-        Prompt([299] * 9 + [1], (MediaSpan(0, 9, b"broken", broken.grid),), (broken,)),
+        Prompt([299] * 9 + [1], (MediaSpan(0, b"broken", broken.layout),), (broken,)),
         SamplingParams(temperature=0),
         5,
         frozenset(),

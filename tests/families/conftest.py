@@ -6,11 +6,16 @@ import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
+from sensorium.families import find
+from sensorium.families.checkpoint import FILES
+from sensorium.families.checkpoint import Checkpoint as Files
+from sensorium.families.family import Family, ImageProcessor
+from sensorium.prompt.tokenizer import Tokenizer
 from tests.checkpoints import Layout, make_checkpoint
 
 Checkpoint = Callable[..., Path]
@@ -27,6 +32,16 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
         return path
 
     return build
+
+
+def read_checkpoint(path: Path) -> Files:
+    files = {name: json.loads((path / name).read_text()) for name in FILES if (path / name).exists()}
+    return Files(read_config(path), files, Tokenizer.load(path).encode)
+
+
+def image_processor(path: Path, family: Family | None = None) -> ImageProcessor:
+    found = family or find(read_config(path))
+    return cast(ImageProcessor, found.media["image"].processor(read_checkpoint(path)))
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from sensorium.families.family import EncoderInput
-from tests.checkpoints import VISION_FAMILIES
+from tests.checkpoints import GRID_FAMILIES, VISION_FAMILIES
 
 
 @cache
@@ -33,26 +33,26 @@ def reference_logits(
     model = reference_model(path, family in VISION_FAMILIES)
     inputs: dict[str, Any] = {"input_ids": torch.tensor([list(token_ids)])}
     if images:
-        inputs |= {
-            "pixel_values": torch.cat([image.pixel_values for image in images]),
-            "image_grid_thw": torch.tensor([image.grid for image in images]),
-            "mm_token_type_ids": token_types(token_ids, model.config.image_token_id),
-        }
-        model.model.rope_deltas = None  # it remembers the last prompt's
+        inputs["pixel_values"] = torch.cat([image.tensors["pixel_values"] for image in images])
+        if family in GRID_FAMILIES:
+            inputs |= {
+                "image_grid_thw": torch.tensor([image.layout.grid for image in images]),
+                "mm_token_type_ids": token_types(token_ids, model.config.image_token_id),
+            }
+            model.model.rope_deltas = None  # it remembers the last prompt's
     with torch.inference_mode():
         logits: torch.Tensor = model(**inputs).logits[0]
     return logits.float()
 
 
 def reference_features(path: Path, images: Sequence[EncoderInput]) -> list[torch.Tensor]:
-    """Return transformers' encoder output per image, (num_tokens, out_features), deepstack behind the final ones."""
+    """Return transformers' encoder output per image, (num_slots, out_features), deepstack behind the final ones."""
     tower = reference_model(path, True).model
+    inputs = {"pixel_values": torch.cat([image.tensors["pixel_values"] for image in images])}
+    if any(images[0].layout.grid):
+        inputs["image_grid_thw"] = torch.tensor([image.layout.grid for image in images])
     with torch.inference_mode():
-        result = tower.get_image_features(
-            torch.cat([image.pixel_values for image in images]),
-            torch.tensor([image.grid for image in images]),
-            return_dict=True,
-        )
-    layers = [list(result.pooler_output)]
-    layers += [list(part) for part in getattr(result, "deepstack_features", None) or ()]
-    return [torch.cat(parts, dim=1) for parts in zip(*layers, strict=True)]
+        result = tower.get_image_features(**inputs, return_dict=True)
+    layers = [result.pooler_output, *(getattr(result, "deepstack_features", None) or ())]
+    rows = [torch.cat([part.flatten(0, -2) for part in layer]) for layer in layers]
+    return list(torch.cat(rows, dim=1).split([image.layout.num_slots for image in images]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,9 @@ from safetensors.torch import load_file
 
 from sensorium.errors import ConfigurationError
 from sensorium.families import find
-from sensorium.families.family import Encoder, EncoderInput, Family
-from tests.checkpoints import VISION_FAMILIES
-from tests.families.conftest import Checkpoint, read_config
+from sensorium.families.family import Encoder, EncoderInput, Family, Layout
+from tests.checkpoints import GRID_FAMILIES, VISION_FAMILIES
+from tests.families.conftest import Checkpoint, image_processor, read_config
 from tests.families.reference import reference_features
 
 CPU = torch.device("cpu")
@@ -24,21 +23,19 @@ SIZES = [(30, 20), (112, 112), (150, 90), (90, 150), (196, 140), (224, 308), (20
 
 def encoder_weights(path: Path, family: Family) -> dict[str, torch.Tensor]:
     named = ((family.rename(name), tensor) for name, tensor in load_file(path / "model.safetensors").items())
-    return {where[1]: tensor for where, tensor in named if where is not None and where[0] == "encoder"}
+    return {where[1]: tensor for where, tensor in named if where is not None and where[0] == "vision"}
 
 
 def build(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Family, Encoder]:
     config = read_config(path)
     family = find(config)
-    assert family.encoder is not None
-    encoder = family.encoder(config, dtype, CPU)
+    encoder = family.encoders["vision"](config, dtype, CPU)
     encoder.load({name: tensor.to(dtype) for name, tensor in encoder_weights(path, family).items()})
     return family, encoder
 
 
 def pictures(path: Path, family: Family, sizes: list[tuple[int, int]]) -> list[EncoderInput]:
-    assert family.image_processor is not None
-    processor = family.image_processor(read_config(path), json.loads((path / "preprocessor_config.json").read_text()))
+    processor = image_processor(path, family)
     rng = np.random.default_rng(7)
     return [processor(rng.integers(0, 256, (h, w, 3), dtype=np.uint8), {}) for h, w in sizes]
 
@@ -60,7 +57,7 @@ def test_output_equals_transformers(name: str, layout: str, checkpoint: Checkpoi
     for item in pictures(path, family, sizes):
         (ours,) = run(encoder, [item])
         (theirs,) = reference_features(path, [item])
-        assert ours.shape == (item.num_tokens, encoder.out_features)
+        assert ours.shape == (item.layout.num_slots, encoder.out_features)
         assert theirs.std() > 0.1
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
@@ -76,15 +73,15 @@ def test_a_batch_gives_what_each_image_gives_alone(name: str, checkpoint: Checkp
         torch.testing.assert_close(ours, run(encoder, [item])[0], atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", VISION_FAMILIES)
+@pytest.mark.parametrize("name", GRID_FAMILIES)
 def test_several_frames_see_only_themselves(name: str, checkpoint: Checkpoint) -> None:
     path = checkpoint(name)
     family, encoder = build(path)
     first, second = pictures(path, family, [(150, 90), (150, 90)])
     clip = EncoderInput(
-        pixel_values=torch.cat([first.pixel_values, second.pixel_values]),
-        grid=(2, *first.grid[1:]),
-        num_tokens=2 * first.num_tokens,
+        {"pixel_values": torch.cat([first.tensors["pixel_values"], second.tensors["pixel_values"]])},
+        Layout((2, *first.layout.grid[1:]), 2 * first.layout.num_slots),
+        cost=2 * first.cost,
     )
     (ours,) = run(encoder, [clip])
     torch.testing.assert_close(ours, torch.cat(run(encoder, [first, second])), atol=2e-5, rtol=0)
@@ -108,12 +105,12 @@ def test_wrong_tensors_are_named(name: str, checkpoint: Checkpoint) -> None:
     config = read_config(path)
     family = find(config)
     weights = encoder_weights(path, family)
-    assert family.encoder is not None
+    make = family.encoders["vision"]
 
     missing = {key: value for key, value in weights.items() if key != "blocks.1.attn.qkv.bias"}
     with pytest.raises(ConfigurationError, match=r"no tensor 'blocks\.1\.attn\.qkv\.bias'"):
-        family.encoder(config, torch.float32, CPU).load(missing)
+        make(config, torch.float32, CPU).load(missing)
     with pytest.raises(ConfigurationError, match=r"'blocks\.0\.norm1\.weight' .* shape \(7,\).* asks for \(32,\)"):
-        family.encoder(config, torch.float32, CPU).load(weights | {"blocks.0.norm1.weight": torch.ones(7)})
+        make(config, torch.float32, CPU).load(weights | {"blocks.0.norm1.weight": torch.ones(7)})
     with pytest.raises(ConfigurationError, match=r"does not use: stray\.weight"):
-        family.encoder(config, torch.float32, CPU).load(weights | {"stray.weight": torch.ones(7)})
+        make(config, torch.float32, CPU).load(weights | {"stray.weight": torch.ones(7)})

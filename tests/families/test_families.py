@@ -76,8 +76,8 @@ def test_every_tensor_of_the_hub_has_a_name_here(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "target"),
     [
-        ("visual.merger.ln_q.weight", ("encoder", "merger.ln_q.weight")),
-        ("model.visual.merger.norm.bias", ("encoder", "merger.norm.bias")),
+        ("visual.merger.ln_q.weight", ("vision", "merger.ln_q.weight")),
+        ("model.visual.merger.norm.bias", ("vision", "merger.norm.bias")),
         ("model.language_model.layers.0.self_attn.q_norm.weight", ("decoder", "layers.0.self_attn.q_norm.weight")),
         ("language_model.model.norm.weight", ("decoder", "norm.weight")),
         ("language_model.lm_head.weight", ("decoder", "lm_head.weight")),

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from sensorium.families import find
-from sensorium.families.family import MediaSpan
-from tests.checkpoints import VISION_FAMILIES
+from sensorium.families.family import Layout, MediaSpan
+from tests.checkpoints import GRID_FAMILIES
 from tests.families.conftest import Checkpoint, read_config
 from tests.families.reference import reference_model, token_types
 
@@ -26,7 +26,7 @@ PROMPTS: dict[str, list[int | tuple[int, int]]] = {
 
 
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
-@pytest.mark.parametrize("name", VISION_FAMILIES)
+@pytest.mark.parametrize("name", GRID_FAMILIES)
 def test_positions_equal_transformers(name: str, prompt: list[int | tuple[int, int]], checkpoint: Checkpoint) -> None:
     path = checkpoint(name)
     config = read_config(path)
@@ -37,13 +37,13 @@ def test_positions_equal_transformers(name: str, prompt: list[int | tuple[int, i
             token_ids += [5] * part
         else:
             length = part[0] * part[1] // 4
-            spans.append(MediaSpan(len(token_ids), length, b"", (1, *part)))
+            spans.append(MediaSpan(len(token_ids), b"", Layout((1, *part), length)))
             token_ids += [IMAGE] * length
     place = find(config).positions
     assert place is not None
     positions, delta = place(len(token_ids), spans, config)
 
-    grids = torch.tensor([span.grid for span in spans]) if spans else None
+    grids = torch.tensor([span.layout.grid for span in spans]) if spans else None
     wanted, wanted_delta = reference_model(path, True).model.get_rope_index(
         torch.tensor([token_ids]), token_types(token_ids, IMAGE), image_grid_thw=grids
     )
@@ -56,7 +56,7 @@ def test_frames_count_on_the_time_axis(checkpoint: Checkpoint) -> None:
     config = read_config(checkpoint("qwen2_vl"))
     place = find(config).positions
     assert place is not None
-    positions, delta = place(11, [MediaSpan(2, 8, b"", (2, 4, 4))], config)
+    positions, delta = place(11, [MediaSpan(2, b"", Layout((2, 4, 4), 8))], config)
     assert positions.tolist() == [
         [0, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4],
         [0, 1, 2, 2, 3, 3, 2, 2, 3, 3, 4],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 
@@ -13,67 +12,68 @@ import torch
 from sensorium.engine.engine import Engine, EngineLimits
 from sensorium.engine.sequence import Prompt, Sequence
 from sensorium.families import find
-from sensorium.families.family import Encoder, EncoderInput, Family, ImageProcessor, MediaSpan
+from sensorium.families.family import Encoder, EncoderInput, Family, MediaSpan
 from sensorium.model.attention import make_plan
 from sensorium.model.decoder import Decoder, Step
 from sensorium.model.weights import load_weights
 from sensorium.types import SamplingParams
 from tests.checkpoints import FAMILIES, VISION_FAMILIES
-from tests.families.conftest import Checkpoint, read_config
+from tests.families.conftest import Checkpoint, image_processor, read_checkpoint, read_config
 from tests.families.reference import reference_logits
 
 CPU = torch.device("cpu")
 IMAGE_SIZES = [(120, 90), (60, 260), (224, 224)]  # (height, width)
 NUM_OUTPUT = 12
+SIDES = ("start", "end")
 
 
 @cache
-def load(path: Path) -> tuple[Family, Decoder, Encoder | None]:
+def load(path: Path) -> tuple[Family, Decoder, dict[str, Encoder]]:
     config = read_config(path)
     family = find(config)
     weights = load_weights(path, family.rename, torch.float32, CPU, lambda phase, fraction: None)
-    encoder = family.encoder(config, torch.float32, CPU) if family.encoder else None
-    if encoder is not None:
-        encoder.load(weights["encoder"])
-    return family, Decoder(family.decoder(config), weights["decoder"]), encoder
+    encoders = {name: make(config, torch.float32, CPU) for name, make in family.encoders.items()}
+    for name, encoder in encoders.items():
+        encoder.load(weights[name])
+    return family, Decoder(family.decoder(config), weights["decoder"]), encoders
 
 
 def pictures(path: Path, family: Family, count: int) -> list[EncoderInput]:
-    make = family.image_processor
-    assert make is not None
-    preprocessor = json.loads((path / "preprocessor_config.json").read_text())
-    processor: ImageProcessor = make(read_config(path), preprocessor)
+    processor = image_processor(path, family)
     rng = np.random.default_rng(11)
     return [processor(rng.integers(0, 256, (h, w, 3), dtype=np.uint8), {}) for h, w in IMAGE_SIZES[:count]]
 
 
 def build_prompt(path: Path, family: Family, images: list[EncoderInput], keys: str = "") -> Prompt:
-    """Return text, then each image between its two markers and some more text."""
+    """Return text, then each image (Qwen's between its two markers) and some more text."""
     rng = np.random.default_rng(3)
     config = read_config(path)
     token_ids = rng.integers(0, 560, 9).tolist()
     spans = []
+    around = [[config[f"vision_{side}_token_id"]] if f"vision_{side}_token_id" in config else [] for side in SIDES]
     for index, image in enumerate(images):
-        token_ids.append(config["vision_start_token_id"])
-        spans.append(MediaSpan(len(token_ids), image.num_tokens, f"{keys}{index}".encode(), image.grid))
-        token_ids += [config["image_token_id"]] * image.num_tokens
-        token_ids += [config["vision_end_token_id"], *rng.integers(0, 560, index + 1).tolist()]
+        token_ids += around[0]
+        spans.append(MediaSpan(len(token_ids), f"{keys}{index}".encode(), image.layout))
+        placeholder = family.media["image"].placeholder(read_checkpoint(path))
+        token_ids += image.layout.token_ids or [placeholder] * image.layout.num_slots
+        token_ids += [*around[1], *rng.integers(0, 560, index + 1).tolist()]
     if family.positions is None:
-        return Prompt(token_ids)
+        return Prompt(token_ids, tuple(spans), tuple(images))
     positions, delta = family.positions(len(token_ids), spans, config)
     return Prompt(token_ids, tuple(spans), tuple(images), positions=positions, position_delta=delta)
 
 
-def our_logits(decoder: Decoder, encoder: Encoder | None, prompt: Prompt) -> torch.Tensor:
+def our_logits(decoder: Decoder, encoders: dict[str, Encoder], prompt: Prompt) -> torch.Tensor:
     """Return (n, vocab_size) logits of one forward pass over the whole prompt."""
     num_tokens = len(prompt.token_ids)
     rows, features = None, None
     if prompt.inputs:
-        assert encoder is not None
-        *_, encoded = encoder.encode([item for item in prompt.inputs if item is not None])
+        *_, encoded = encoders["vision"].encode([item for item in prompt.inputs if item is not None])
         assert encoded is not None
         features = torch.cat(encoded)
-        rows = torch.cat([torch.arange(span.offset, span.offset + span.length) for span in prompt.spans])
+        rows = torch.cat(
+            [torch.from_numpy(span.layout.slots(0, span.length)[0]) + span.offset for span in prompt.spans]
+        )
     positions = np.arange(num_tokens) if prompt.positions is None else prompt.positions
     step = Step(
         token_ids=torch.tensor(prompt.token_ids),
@@ -93,11 +93,11 @@ CASES = [(name, count) for name in FAMILIES for count in ((0, 1, 3) if name in V
 @pytest.mark.parametrize(("name", "num_images"), CASES)
 def test_logits_equal_transformers(name: str, num_images: int, layout: str, checkpoint: Checkpoint) -> None:
     path = checkpoint(name, layout)
-    family, decoder, encoder = load(path)
+    family, decoder, encoders = load(path)
     images = pictures(path, family, num_images) if num_images else []
     prompt = build_prompt(path, family, images)
     wanted = reference_logits(path, name, prompt.token_ids, images)
-    found = our_logits(decoder, encoder, prompt)
+    found = our_logits(decoder, encoders, prompt)
     assert wanted.std() > 0.5
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
 
@@ -105,10 +105,10 @@ def test_logits_equal_transformers(name: str, num_images: int, layout: str, chec
 @pytest.mark.parametrize("name", FAMILIES)
 def test_greedy_tokens_equal_transformers(name: str, checkpoint: Checkpoint) -> None:
     path = checkpoint(name)
-    family, decoder, encoder = load(path)
+    family, decoder, encoders = load(path)
     images = pictures(path, family, 2) if name in VISION_FAMILIES else []
     prompt = build_prompt(path, family, images)
-    engine = Engine(decoder, encoder, EngineLimits(num_blocks=64, block_size=8, max_num_batched_tokens=40))
+    engine = Engine(decoder, encoders, EngineLimits(num_blocks=64, block_size=8, max_num_batched_tokens=40))
     sequence = Sequence(("a", 0), prompt, SamplingParams(temperature=0.0), NUM_OUTPUT, frozenset(), seed=0)
     assert engine.add(sequence)
     while len(sequence.token_ids) < len(prompt.token_ids) + NUM_OUTPUT:

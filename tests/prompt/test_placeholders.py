@@ -15,6 +15,7 @@ def test_expand() -> None:
         [1, 5, 6],
     )
     assert expand([1, 2], ids, []) == ([1, 2], [])
+    assert expand([1, 9, 2], ids, [("image", [7, 9, 9, 6])]) == ([1, 7, 9, 9, 6, 2], [1])
 
 
 def test_families_may_share_one_placeholder() -> None:

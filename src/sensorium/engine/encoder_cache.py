@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class EncoderCache:
-    """Maps a media item's key to its (num_tokens, features) embeddings.
+    """Maps a media item's key to its (num_slots, features) embeddings.
 
     Pinned entries belong to sequences that still have to read them and are never evicted; the budget bounds
     what is kept beyond that.

@@ -8,7 +8,7 @@ rest of such a step takes. Measured time, because what a layer costs beside a de
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -20,12 +20,13 @@ class EncoderRunner:
     """Encodes one batch of media items at a time into the cache.
 
     Args:
-        max_patches: how many patches are encoded as one batch; a larger picture is a batch of its own.
+        encoders: by the name an item calls its own by.
+        max_patches: the cost up to which items are encoded as one batch; a larger picture is a batch of its own.
     """
 
-    def __init__(self, encoder: Encoder, cache: EncoderCache, *, max_patches: int) -> None:
+    def __init__(self, encoders: Mapping[str, Encoder], cache: EncoderCache, *, max_patches: int) -> None:
         self.cache = cache
-        self._encoder = encoder
+        self._encoders = encoders
         self._max_patches = max_patches
         self._job: Iterator[list[torch.Tensor] | None] | None = None
         self._keys: list[bytes] = []
@@ -36,16 +37,19 @@ class EncoderRunner:
         return self._job is not None
 
     def start(self, wanted: Sequence[tuple[bytes, EncoderInput]]) -> None:
-        """Begin with as many of the wanted items, in order, as make one batch."""
+        """Begin with as many of the wanted items, in order, as make one batch for the first one's encoder."""
+        name = wanted[0][1].encoder
         batch: list[tuple[bytes, EncoderInput]] = []
-        num_patches = 0
+        cost = 0
         for key, item in wanted:
-            num_patches += item.pixel_values.shape[0]
-            if batch and num_patches > self._max_patches:
+            if item.encoder != name:
+                continue
+            cost += item.cost
+            if batch and cost > self._max_patches:
                 break
             batch.append((key, item))
         self._keys = [key for key, _ in batch]
-        self._job = iter(self._encoder.encode([item for _, item in batch]))
+        self._job = iter(self._encoders[name].encode([item for _, item in batch]))
 
     def give_up(self) -> list[bytes]:
         """Drop the batch; return the keys that were in it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 
@@ -35,7 +36,7 @@ class EngineLimits:
     prefix_caching: bool = True
     encoder_cache_bytes: int = 256 << 20
     encoder_share: float = 1.0  # of a step's time, for the encoder, while others have tokens to compute
-    max_encoder_patches: int = 1 << 12
+    max_encoder_patches: int = 1 << 12  # of one batch, in units of `EncoderInput.cost`
 
 
 @dataclass
@@ -47,9 +48,9 @@ class StepResult:
 
 
 class Engine:
-    """Runs sequences over a decoder and, where the model sees, an encoder."""
+    """Runs sequences over a decoder and, where the model sees or hears, its encoders."""
 
-    def __init__(self, decoder: Decoder, encoder: Encoder | None, limits: EngineLimits) -> None:
+    def __init__(self, decoder: Decoder, encoders: Mapping[str, Encoder], limits: EngineLimits) -> None:
         self.decoder = decoder
         self.limits = limits
         self.scheduler = Scheduler(
@@ -62,9 +63,7 @@ class Engine:
         )
         self.encoder_cache = EncoderCache(limits.encoder_cache_bytes)
         self._encoding = (
-            EncoderRunner(encoder, self.encoder_cache, max_patches=limits.max_encoder_patches)
-            if encoder is not None
-            else None
+            EncoderRunner(encoders, self.encoder_cache, max_patches=limits.max_encoder_patches) if encoders else None
         )
         self._cache = decoder.new_cache(limits.num_blocks, limits.block_size)
         self._step_s = 0.0  # running mean of what a step takes without the encoder
@@ -168,9 +167,9 @@ class Engine:
             for span in sequence.prompt.spans:
                 first, last = max(start, span.offset), min(end, span.offset + span.length)
                 if first < last:
-                    media_rows.append(np.arange(first, last) - start + row)
-                    item = self.encoder_cache.get(span.key)  # (num_tokens, features)
-                    features.append(item[first - span.offset : last - span.offset])
+                    slots, encoded = span.layout.slots(first - span.offset, last - span.offset)
+                    media_rows.append(slots + span.offset - start + row)
+                    features.append(self.encoder_cache.get(span.key)[encoded])  # (num_slots, features)
             if end == len(sequence.token_ids):
                 sampling.append(sequence)
                 logit_rows.append(row + count - 1)

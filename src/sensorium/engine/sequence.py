@@ -18,7 +18,7 @@ class Prompt:
     """A request's prompt as the engine wants it.
 
     Attributes:
-        token_ids: with every media item expanded to its placeholder tokens.
+        token_ids: with every media item expanded to its layout's tokens.
         spans: where media items lie, in order.
         inputs: `inputs[i]` belongs to `spans[i]`; None where the encoder output was cached already.
         positions: (3, len(token_ids)) int64 for M-RoPE, None for 1-d positions.

@@ -1,75 +1,99 @@
 """What differs between model families, and nothing else.
 
 A family is one module with a `FAMILY` constant and one row in `families/__init__.py`. It reads `config.json`,
-says how checkpoint tensors are called here, and, where the model sees, builds its image processor and encoder.
+says how checkpoint tensors are called here, and, for each kind of media the model takes, builds a processor and
+names the encoder behind it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from sensorium.families.layout import Grid, Layout, MediaSpan
 from sensorium.model.config import DecoderConfig
 
 if TYPE_CHECKING:
     import torch
+
+    from sensorium.families.checkpoint import Checkpoint
+
+__all__ = [
+    "Config",
+    "Encoder",
+    "EncoderInput",
+    "Family",
+    "Grid",
+    "ImageProcessor",
+    "Layout",
+    "Media",
+    "MediaSpan",
+    "Processor",
+]
 
 Config = Mapping[str, Any]  # a parsed JSON file of the checkpoint
 
 
 @dataclass(frozen=True)
 class EncoderInput:
-    """One media item, ready for the encoder.
+    """One media item, ready for its encoder.
 
-    `num_tokens` placeholder tokens stand for it in the prompt; `grid` is (t, h, w) in patches before merging.
-    `pixel_values` is (t * h * w, patch_dim) float32.
+    Attributes:
+        tensors: what the encoder reads, by the names transformers' processors use ("pixel_values", ...).
+        layout: what stands for the item in the prompt.
+        cost: work for the encoder, in the units of `EngineLimits.max_encoder_patches`: patches of pictures, or
+            whatever takes about as long.
+        encoder: which of the family's encoders reads it.
     """
 
-    pixel_values: torch.Tensor
-    grid: tuple[int, int, int]
-    num_tokens: int
+    tensors: Mapping[str, torch.Tensor]
+    layout: Layout
+    cost: int
+    encoder: str = "vision"
 
 
-@dataclass(frozen=True)
-class MediaSpan:
-    """Where a media item's placeholder tokens lie in the prompt: token_ids[offset : offset + length]."""
+class Processor(Protocol):
+    """From a decoded media item to the encoder's input: what preprocessor_config.json and its like describe."""
 
-    offset: int
-    length: int
-    key: bytes  # 16 bytes: content, processor options and cache salt; equal keys mean equal embeddings
-    grid: tuple[int, int, int]
+    def __call__(self, content: Any, options: Mapping[str, Any], /) -> EncoderInput:
+        """Prepare one decoded item.
 
-
-class ImageProcessor(Protocol):
-    """Resize and patchify: what the checkpoint's preprocessor_config.json describes."""
-
-    @property
-    def max_pixels(self) -> int:
-        """Pictures are shrunk to about this many pixels."""
-
-    def size(self, height: int, width: int, options: Mapping[str, Any]) -> tuple[tuple[int, int, int], int]:
-        """Return (grid, num_tokens) for a picture of this size, without touching pixels.
+        Args:
+            content: an image is (height, width, 3) uint8 RGB; a video is its frames, (n, height, width, 3) uint8, and
+                their times in seconds, (n,) float; sound is (num_samples,) float32 mono at the family's rate.
+            options: by the names in `limits`.
 
         Raises:
-            MediaError-free ValueError with a plain sentence, where the picture cannot be used (e.g. aspect ratio).
+            ValueError: the item or an option cannot be used (e.g. aspect ratio); the text is for the user.
         """
 
-    def __call__(self, image: npt.NDArray[np.uint8], options: Mapping[str, Any]) -> EncoderInput:
-        """Turn (height, width, 3) RGB into patches. `options`: min_pixels, max_pixels."""
+    def limits(self, options: Mapping[str, Any]) -> Mapping[str, int]:
+        """Return the options a request may set, each with the most it may ask for, given the server's `options`."""
 
-    def within(self, max_tokens: int) -> ImageProcessor:
-        """Return a processor that makes no picture longer than `max_tokens`: larger ones are shrunk more."""
+    def within(self, max_tokens: int) -> Processor:
+        """Return a processor that makes no item longer than `max_tokens`, as far as that can be chosen."""
 
     def fingerprint(self) -> bytes:
-        """Bytes that change whenever equal pictures would give other patches."""
+        """Bytes that change whenever equal items would give another input."""
+
+
+class ImageProcessor(Processor, Protocol):
+    """A processor of pictures, which can also say what a picture of some size comes to."""
+
+    def layout(self, height: int, width: int, options: Mapping[str, Any]) -> Layout:
+        """Return what a picture of this size takes in the prompt, without touching pixels.
+
+        Raises:
+            ValueError: as for a call.
+        """
 
 
 class Encoder(Protocol):
-    """A vision (later: audio) tower. Its parameters are named as `Family.rename` names them, without the prefix."""
+    """A vision or audio tower. Its parameters are named as `Family.rename` names them, without the prefix."""
 
     num_layers: int  # steps `encode` takes; each yields once
     out_features: int  # decoder hidden_size * (1 + num_deepstack_layers)
@@ -85,9 +109,25 @@ class Encoder(Protocol):
         """Run the tower over all items as one batch, one layer at a time.
 
         Yields None after each layer, so that the engine can put decode steps between two layers of a big
-        picture; the last yield is the result: one (num_tokens, out_features) tensor per item, deepstack
+        picture; the last yield is the result: one (num_slots, out_features) tensor per item, deepstack
         features concatenated behind the final ones on dim 1.
         """
+
+
+@dataclass(frozen=True)
+class Media:
+    """One kind of media a family takes.
+
+    Attributes:
+        processor: the checkpoint's files -> Processor.
+        placeholder: the checkpoint's files -> id of the token that stands for an item before its layout replaces it,
+            and that fills the slots of a layout without tokens of its own.
+        marker: what a chat template of the plain kind writes for an item; the placeholder is in it once.
+    """
+
+    processor: Callable[[Checkpoint], Processor]
+    placeholder: Callable[[Checkpoint], int]
+    marker: str
 
 
 @dataclass(frozen=True)
@@ -98,14 +138,12 @@ class Family:
         name: the module's name.
         architectures: values of `architectures[0]` in config.json that this family serves.
         decoder: config.json -> DecoderConfig.
-        rename: hub tensor name -> (where, name): where is "decoder" or "encoder"; None: not needed.
+        rename: hub tensor name -> (where, name): where is "decoder" or a key of `encoders`; None: not needed.
             Decoder names: embed_tokens.weight, layers.N.{input_layernorm,post_attention_layernorm}.weight,
             layers.N.self_attn.{q,k,v,o}_proj.{weight,bias}, layers.N.self_attn.{q,k}_norm.weight,
             layers.N.mlp.{gate,up,down}_proj.weight, norm.weight, lm_head.weight.
-        image_processor: (config.json, preprocessor_config.json) -> ImageProcessor; None: text only.
-        encoder: (config.json, dtype, device) -> Encoder with empty weights; None: text only.
-        image_token_id: config.json -> id of the placeholder token that stands for an image.
-        image_marker: what a chat template of the plain kind writes for an image; the placeholder is in it once.
+        media: "image", "video", "audio" -> how the model takes it; empty: text only.
+        encoders: name -> (config.json, dtype, device) -> Encoder with empty weights.
         positions: (prompt length, spans, config.json) -> ((3, n) int64, delta): M-RoPE positions of the
             prompt; token number i >= n has position i + delta on all three axes. None: plain 1-d positions.
     """
@@ -114,9 +152,11 @@ class Family:
     architectures: tuple[str, ...]
     decoder: Callable[[Config], DecoderConfig]
     rename: Callable[[str], tuple[str, str] | None]
-    modalities: tuple[str, ...] = ("text",)
-    image_processor: Callable[[Config, Config], ImageProcessor] | None = None
-    encoder: Callable[[Config, torch.dtype, torch.device], Encoder] | None = None
-    image_token_id: Callable[[Config], int] | None = None
-    image_marker: str = ""
+    media: Mapping[str, Media] = field(default_factory=dict)
+    encoders: Mapping[str, Callable[[Config, torch.dtype, torch.device], Encoder]] = field(default_factory=dict)
     positions: Callable[[int, Sequence[MediaSpan], Config], tuple[npt.NDArray[np.int64], int]] | None = None
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What prompts may hold."""
+        return ("text", *self.media)

@@ -29,7 +29,8 @@ def mrope_positions(num_tokens: int, spans: Sequence[MediaSpan], config: Config)
         num_text = span.offset - token
         positions[:, token : span.offset] = np.arange(place, place + num_text)
         place += num_text
-        frames, height, width = span.grid[0], span.grid[1] // merge, span.grid[2] // merge
+        grid = span.layout.grid
+        frames, height, width = grid[0], grid[1] // merge, grid[2] // merge
         token = span.offset + span.length
         positions[:, span.offset : token] = np.indices((frames, height, width)).reshape(3, -1) + place
         place += max(height, width)

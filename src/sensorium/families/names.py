@@ -23,5 +23,5 @@ def rename_vision(name: str) -> tuple[str, str] | None:
         return None
     name = name.removeprefix("model.")
     if name.startswith("visual."):
-        return "encoder", name.removeprefix("visual.")
+        return "vision", name.removeprefix("visual.")
     return "decoder", name.removeprefix("language_model.").removeprefix("model.")

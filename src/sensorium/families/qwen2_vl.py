@@ -10,7 +10,7 @@ from sensorium.families.decoder_config import read_decoder, vision_part
 from sensorium.families.family import Config, Encoder, Family
 from sensorium.families.mrope import mrope_positions
 from sensorium.families.names import rename_vision
-from sensorium.families.qwen_image import IMAGE_MARKER, QwenImageProcessor, image_token_id
+from sensorium.families.qwen_image import IMAGE
 from sensorium.model.encoders.vit import Vit
 from sensorium.model.encoders.vit_config import VitConfig, read_vit
 
@@ -37,12 +37,9 @@ def _encoder(config: Config, dtype: torch.dtype, device: torch.device) -> Encode
 FAMILY = Family(
     name="qwen2_vl",
     architectures=("Qwen2VLForConditionalGeneration",),
-    modalities=("text", "image"),
     decoder=partial(read_decoder, attention_bias=True, rope_theta=1000000.0),
     rename=rename_vision,
-    image_processor=QwenImageProcessor.read,
-    encoder=_encoder,
-    image_token_id=image_token_id,
-    image_marker=IMAGE_MARKER,
+    media={"image": IMAGE},
+    encoders={"vision": _encoder},
     positions=mrope_positions,
 )

@@ -1,9 +1,6 @@
 """Pictures for the Qwen vision towers: resize to whole patches, normalise, cut.
 
-Equal to the torchvision-backed `Qwen2VLImageProcessor` of transformers, which resizes uint8 with torch's own
-antialiased bicubic kernel, as here; only normalising is one multiply-add instead of a subtraction and a division,
-so values agree to 2e-6. The Pillow-backed processor resizes with Pillow, which rounds between its two passes
-elsewhere: under 1 % of the values differ, by one grey level, rarely two (0.015 / 0.03 after normalising).
+Equal to the torchvision-backed `Qwen2VLImageProcessor` of transformers, as far as `families/pixels.py` says.
 """
 
 from __future__ import annotations
@@ -17,28 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
-from sensorium.errors import ConfigurationError
-from sensorium.families.family import Config, EncoderInput
+from sensorium.families.checkpoint import Checkpoint
+from sensorium.families.family import EncoderInput, Layout, Media
+from sensorium.families.pixels import CLIP_MEAN, CLIP_STD, normalise, read_mode, resize
 
-IMAGE_MARKER = "<|vision_start|><|image_pad|><|vision_end|>"
 _MAX_ASPECT_RATIO = 200
-_MODES = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers for `resample`
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
-
-def image_token_id(config: Config) -> int:
-    """Return the id of `<|image_pad|>`.
-
-    Raises:
-        ConfigurationError: config.json does not say.
-    """
-    token_id = config.get("image_token_id")
-    if not isinstance(token_id, int):
-        raise ConfigurationError("config.json has no image_token_id.")
-    return token_id
 
 
 def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
@@ -71,7 +52,7 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
 
 @dataclass(frozen=True)
 class QwenImageProcessor:
-    """What preprocessor_config.json says; see `families.family.ImageProcessor`."""
+    """What preprocessor_config.json says; see `families.family.Processor`."""
 
     min_pixels: int
     max_pixels: int
@@ -84,61 +65,60 @@ class QwenImageProcessor:
     mode: str
 
     @classmethod
-    def read(cls, config: Config, preprocessor: Config) -> QwenImageProcessor:
+    def read(cls, checkpoint: Checkpoint) -> QwenImageProcessor:
         """Read preprocessor_config.json; what it leaves out comes from config.json or is the class's default.
 
         Raises:
             ConfigurationError: it asks for something else than the Qwen towers were trained with.
         """
-        vision = config.get("vision_config") or {}
+        preprocessor = checkpoint.image_settings
+        vision = checkpoint.config.get("vision_config") or {}
         size = preprocessor.get("size") or {}
-        for key in ("do_resize", "do_rescale", "do_normalize"):
-            if preprocessor.get(key, True) is not True:
-                raise ConfigurationError(f"preprocessor_config.json has {key} false, which is not supported.")
-        resample = preprocessor.get("resample", 3)
-        if resample not in _MODES:
-            raise ConfigurationError(f"preprocessor_config.json has resample {resample}; supported: 0, 2, 3.")
         return cls(
             min_pixels=int(preprocessor.get("min_pixels") or size.get("shortest_edge") or 56 * 56),
             max_pixels=int(preprocessor.get("max_pixels") or size.get("longest_edge") or 28 * 28 * 1280),
             patch_size=int(preprocessor.get("patch_size") or vision.get("patch_size") or 14),
             temporal_patch_size=int(preprocessor.get("temporal_patch_size", 2)),
             merge_size=int(preprocessor.get("merge_size", 2)),
-            mean=tuple(preprocessor.get("image_mean") or _CLIP_MEAN),
-            std=tuple(preprocessor.get("image_std") or _CLIP_STD),
+            mean=tuple(preprocessor.get("image_mean") or CLIP_MEAN),
+            std=tuple(preprocessor.get("image_std") or CLIP_STD),
             rescale=float(preprocessor.get("rescale_factor") or 1 / 255),
-            mode=_MODES[resample],
+            mode=read_mode(preprocessor),
         )
 
-    def size(self, height: int, width: int, options: Mapping[str, Any]) -> tuple[tuple[int, int, int], int]:
-        """Return ((1, rows, columns) in patches, num_tokens) for a picture of this size.
+    def layout(self, height: int, width: int, options: Mapping[str, Any]) -> Layout:
+        """Return the grid, (1, rows, columns) in patches, and the number of tokens for a picture of this size.
 
         Raises:
             ValueError: the aspect ratio or an option cannot be; the text is for the user.
         """
-        low, high = self._limits(options)
+        low, high = self._bounds(options)
         new_height, new_width = smart_resize(height, width, self.patch_size * self.merge_size, low, high)
         rows, columns = new_height // self.patch_size, new_width // self.patch_size
-        return (1, rows, columns), rows * columns // self.merge_size**2
+        return Layout((1, rows, columns), rows * columns // self.merge_size**2)
 
-    def __call__(self, image: npt.NDArray[np.uint8], options: Mapping[str, Any]) -> EncoderInput:
+    def __call__(self, image: npt.NDArray[np.uint8], options: Mapping[str, Any], /) -> EncoderInput:
         """Turn (height, width, 3) RGB into (rows * columns, 3 * frames * patch_size^2) patches in merge order."""
-        grid, num_tokens = self.size(image.shape[0], image.shape[1], options)
-        _, rows, columns = grid
-        pixels = self._resize(torch.from_numpy(np.require(image, requirements=["C", "W"])), rows, columns)
+        layout = self.layout(image.shape[0], image.shape[1], options)
+        _, rows, columns = layout.grid
         merge, patch = self.merge_size, self.patch_size
+        picture = torch.from_numpy(np.require(image, requirements=["C", "W"]))
+        pixels = resize(picture, rows * patch, columns * patch, self.mode)
         # Order while still bytes: a quarter of the traffic. (rows / m, m, p, columns / m, m, p, c)
         pixels = pixels.view(rows // merge, merge, patch, columns // merge, merge, patch, 3)
         pixels = pixels.permute(0, 3, 1, 4, 6, 2, 5).reshape(rows * columns, 3, 1, patch**2)
-        scale = torch.tensor([self.rescale / std for std in self.std]).view(3, 1, 1)
-        shift = torch.tensor([-mean / std for mean, std in zip(self.mean, self.std, strict=True)]).view(3, 1, 1)
-        values = torch.addcmul(shift, pixels.float(), scale)  # (num_patches, 3, 1, patch_size^2)
+        values = normalise(pixels, self.mean, self.std, self.rescale)  # (num_patches, 3, 1, patch_size^2)
         # The tower sees pairs of frames: a picture is the same one twice.
         frames = values.expand(-1, -1, self.temporal_patch_size, -1).reshape(rows * columns, -1)
-        return EncoderInput(pixel_values=frames, grid=grid, num_tokens=num_tokens)
+        return EncoderInput({"pixel_values": frames}, layout, cost=rows * columns)
+
+    def limits(self, options: Mapping[str, Any]) -> Mapping[str, int]:
+        """See `families.family.Processor`: requests may only lower the pixels."""
+        most = options.get("max_pixels") or self.max_pixels
+        return {"min_pixels": most, "max_pixels": most}
 
     def within(self, max_tokens: int) -> QwenImageProcessor:
-        """See `families.family.ImageProcessor`: a token stands for merge_size x merge_size patches."""
+        """See `families.family.Processor`: a token stands for merge_size x merge_size patches."""
         most = max_tokens * (self.patch_size * self.merge_size) ** 2
         return replace(self, max_pixels=min(self.max_pixels, most), min_pixels=min(self.min_pixels, most))
 
@@ -146,19 +126,7 @@ class QwenImageProcessor:
         """Bytes that change whenever equal pictures would give other patches."""
         return json.dumps(["qwen_image 1", *vars(self).values()]).encode()
 
-    def _resize(self, image: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-        """(height, width, 3) uint8 -> (rows * patch_size, columns * patch_size, 3) uint8, contiguous."""
-        size = (rows * self.patch_size, columns * self.patch_size)
-        if tuple(image.shape[:2]) == size:
-            return image
-        batch = image.permute(2, 0, 1)[None]  # channels last in memory: the layout torch's uint8 kernel is made for
-        if self.mode == "nearest-exact":
-            resized = F.interpolate(batch, size, mode=self.mode)
-        else:
-            resized = F.interpolate(batch, size, mode=self.mode, antialias=True)
-        return resized[0].permute(1, 2, 0).contiguous()
-
-    def _limits(self, options: Mapping[str, Any]) -> tuple[int, int]:
+    def _bounds(self, options: Mapping[str, Any]) -> tuple[int, int]:
         """Return (min_pixels, max_pixels) with a request's or the server's wishes applied."""
         size = options.get("size") or {}
         wishes = {
@@ -175,3 +143,10 @@ class QwenImageProcessor:
         if low > high:
             raise ValueError(f"min_pixels is {low}, more than max_pixels, {high}.")
         return low, high
+
+
+IMAGE = Media(
+    processor=QwenImageProcessor.read,
+    placeholder=lambda checkpoint: checkpoint.config_id("image_token_id"),
+    marker="<|vision_start|><|image_pad|><|vision_end|>",
+)

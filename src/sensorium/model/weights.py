@@ -45,7 +45,7 @@ def pick_dtype(wanted: str, config: dict[str, Any], device: torch.device) -> tor
 def load_weights(
     path: Path, rename: Rename, dtype: torch.dtype, device: torch.device, on_progress: Callable[[str, float], None]
 ) -> dict[str, dict[str, torch.Tensor]]:
-    """Return {"decoder": {name: tensor}, "encoder": {name: tensor}} in `dtype` on `device`.
+    """Return {"decoder": {name: tensor}, ...}, the parts `rename` names, in `dtype` on `device`.
 
     On a CPU with the file's own dtype the tensors are views of the mapped file: nothing is copied here.
 
@@ -53,14 +53,14 @@ def load_weights(
         ConfigurationError: no weights, a missing shard, or a file that is cut short or damaged.
     """
     files = weight_files(path)
-    parts: dict[str, dict[str, torch.Tensor]] = {"decoder": {}, "encoder": {}}
+    parts: dict[str, dict[str, torch.Tensor]] = {"decoder": {}}
     total, done = sum(file.stat().st_size for file in files) or 1, 0
     for file in files:
         for name, tensor in _tensors(file):
             target = rename(name)
             if target is not None:
                 part, ours = target
-                parts[part][ours] = tensor.to(device=device, dtype=dtype)
+                parts.setdefault(part, {})[ours] = tensor.to(device=device, dtype=dtype)
             done += tensor.nbytes
             on_progress("loading weights", min(1.0, done / total))
     return parts

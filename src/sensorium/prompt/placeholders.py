@@ -8,17 +8,17 @@ from sensorium.errors import InvalidRequest
 
 
 def expand(
-    token_ids: list[int], placeholder_ids: Mapping[str, int], items: Sequence[tuple[str, int]]
+    token_ids: list[int], placeholder_ids: Mapping[str, int], items: Sequence[tuple[str, int | Sequence[int]]]
 ) -> tuple[list[int], list[int]]:
-    """Replace the one placeholder token of each media item by as many as its encoder emits.
+    """Replace the one placeholder token of each media item by what the model wants to see for it.
 
     Args:
         token_ids: prompt with one placeholder token per item.
         placeholder_ids: modality -> id of its placeholder token.
-        items: (modality, num_tokens) in prompt order.
+        items: (modality, the item's token ids, or how many placeholders it takes) in prompt order.
 
     Returns:
-        The longer ids, and for each item the offset of its first placeholder in them.
+        The longer ids, and for each item the offset of its first token in them.
 
     Raises:
         InvalidRequest: placeholders and items differ in number or order.
@@ -34,13 +34,13 @@ def expand(
             continue
         index = len(offsets)
         if index < len(items):
-            kind, num_tokens = items[index]
+            kind, tokens = items[index]
             if kind not in kinds[token_id]:
                 expected = " or ".join(sorted(kinds[token_id]))
                 raise InvalidRequest(f"The prompt has a placeholder for {expected} where media item {index} is {kind}.")
             expanded += token_ids[start:position]
             offsets.append(len(expanded))
-            expanded += [token_id] * num_tokens
+            expanded += [token_id] * tokens if isinstance(tokens, int) else tokens
             start = position + 1
         else:
             offsets.append(-1)

@@ -16,7 +16,8 @@ import torch
 from sensorium import families
 from sensorium.engine.engine import Engine
 from sensorium.errors import ConfigurationError, InvalidRequest, SensoriumError
-from sensorium.families.family import Family, ImageProcessor
+from sensorium.families.checkpoint import FILES, Checkpoint
+from sensorium.families.family import Family, Processor
 from sensorium.media.decode import Decoder as MediaDecoder
 from sensorium.model.decoder import Decoder
 from sensorium.model.weights import load_weights, pick_dtype
@@ -99,8 +100,7 @@ class NativeModel:
         num_threads = settings.num_threads or len(os.sched_getaffinity(0))
         torch.set_num_threads(num_threads)
         # The decoding child starts while weights are read.
-        sees = family.encoder is not None and family.image_processor is not None
-        media_decoder = MediaDecoder(settings.media) if sees else None
+        media_decoder = MediaDecoder(settings.media) if family.media else None
         if media_decoder is not None:
             media_decoder.start()
         weights = load_weights(path, family.rename, dtype, device, on_progress)
@@ -108,18 +108,19 @@ class NativeModel:
         on_progress("packing weights", 0.0)
         with torch.inference_mode():
             decoder = Decoder(family.decoder(config), weights.pop("decoder"))
-            encoder = family.encoder(config, dtype, device) if family.encoder else None
-            if encoder is not None:
-                encoder.load(weights.pop("encoder"))
+            encoders = {name: make(config, dtype, device) for name, make in family.encoders.items()}
+            for name, encoder in encoders.items():
+                encoder.load(weights.pop(name, {}))
         plan = plan_memory(settings, decoder)
-        engine = Engine(decoder, encoder, plan.limits)
+        engine = Engine(decoder, encoders, plan.limits)
         tokenizer = Tokenizer.load(path)
+        checkpoint = Checkpoint(config, _read_files(path), tokenizer.encode)
         builder = PromptBuilder(
             family,
-            config,
+            checkpoint,
             tokenizer,
             ChatTemplate.load(path, settings.chat_template, tokenizer),
-            _image_processor(family, config, path, settings, plan.max_model_len),
+            _processors(family, checkpoint, settings, plan.max_model_len),
             media_decoder,
             engine.encoder_cache,
             vocab_size=decoder.config.vocab_size,
@@ -265,16 +266,20 @@ def _pick_device(wanted: str) -> torch.device:
     return device
 
 
-def _image_processor(
-    family: Family, config: dict[str, Any], path: Path, settings: EngineSettings, max_model_len: int
-) -> ImageProcessor | None:
-    """The family's, held to pictures that fit the context, and on a CPU to what it can look at within seconds."""
-    if family.image_processor is None:
-        return None
-    processor = family.image_processor(config, _read_json(path / "preprocessor_config.json"))
+def _read_files(path: Path) -> dict[str, dict[str, Any]]:
+    """The checkpoint's files about media, those that are there, by name."""
+    return {name: _read_json(path / name) for name in FILES if (path / name).is_file()}
+
+
+def _processors(
+    family: Family, checkpoint: Checkpoint, settings: EngineSettings, max_model_len: int
+) -> dict[str, Processor]:
+    """The family's, held to items that fit the context, and pictures on a CPU to what it can look at within seconds."""
+    most = max_model_len * 3 // 4
     chosen = "max_pixels" in settings.mm_processor_kwargs
     on_cpu = _pick_device(settings.device).type == "cpu"
-    return processor.within(min(max_model_len * 3 // 4, _CPU_IMAGE_TOKENS if on_cpu and not chosen else max_model_len))
+    limits = {"image": min(most, _CPU_IMAGE_TOKENS)} if on_cpu and not chosen else {}
+    return {kind: media.processor(checkpoint).within(limits.get(kind, most)) for kind, media in family.media.items()}
 
 
 def _default_sampling(generation: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 from sensorium.engine.encoder_cache import EncoderCache
 from sensorium.engine.sequence import Prompt
 from sensorium.errors import ContextLengthExceeded, InvalidRequest, MediaError
-from sensorium.families.family import Config, EncoderInput, Family, ImageProcessor, MediaSpan
+from sensorium.families.checkpoint import Checkpoint
+from sensorium.families.family import EncoderInput, Family, Layout, MediaSpan, Processor
 from sensorium.media.decode import Decoder as MediaDecoder
 from sensorium.media.key import media_key
 from sensorium.prompt.build import build
@@ -16,8 +17,6 @@ from sensorium.prompt.placeholders import expand
 from sensorium.prompt.template import ChatTemplate
 from sensorium.prompt.tokenizer import Tokenizer
 from sensorium.types import MediaItem, Request
-
-_PIXEL_OPTIONS = ("min_pixels", "max_pixels")
 
 
 class PromptBuilder:
@@ -30,10 +29,10 @@ class PromptBuilder:
     def __init__(
         self,
         family: Family,
-        config: Config,
+        checkpoint: Checkpoint,
         tokenizer: Tokenizer,
         template: ChatTemplate,
-        processor: ImageProcessor | None,
+        processors: Mapping[str, Processor],
         media_decoder: MediaDecoder | None,
         cache: EncoderCache,
         *,
@@ -41,15 +40,15 @@ class PromptBuilder:
         max_model_len: int,
         processor_options: Mapping[str, Any],
     ) -> None:
-        self._family, self._config = family, config
+        self._family, self._config = family, checkpoint.config
         self._tokenizer, self._template = tokenizer, template
-        self._processor, self._media_decoder, self._cache = processor, media_decoder, cache
+        self._processors, self._media_decoder, self._cache = processors, media_decoder, cache
         self._max_model_len, self._vocab_size = max_model_len, vocab_size
         self._options = dict(processor_options)
-        self._max_pixels = self._options.get("max_pixels") or (processor.max_pixels if processor else 0)
-        self._placeholder_ids = {"image": family.image_token_id(config)} if family.image_token_id else {}
-        self._markers = dict.fromkeys(self._placeholder_ids, family.image_marker)
-        self._sizes: dict[bytes, tuple[tuple[int, int, int], int]] = {}  # key -> grid, num_tokens
+        self._limits = {kind: processor.limits(self._options) for kind, processor in processors.items()}
+        self._placeholder_ids = {kind: media.placeholder(checkpoint) for kind, media in family.media.items()}
+        self._markers = {kind: media.marker for kind, media in family.media.items()}
+        self._layouts: dict[bytes, Layout] = {}  # by media key
         self.num_decoded = 0
         self.num_reused = 0
 
@@ -79,14 +78,13 @@ class PromptBuilder:
         prepared = [self._prepare(item, request.cache_salt, options, force_decode) for item in request.media]
         if not prepared:
             return Prompt(ids, cache_salt=request.cache_salt, **self._positions(len(ids), ())), text
-        expanded, offsets = expand(
-            ids, self._placeholder_ids, [("image", num_tokens) for _, _, num_tokens, _ in prepared]
-        )
+        tokens = [layout.token_ids or layout.num_slots for _, layout, _ in prepared]
+        kinds = [item.kind for item in request.media]
+        expanded, offsets = expand(ids, self._placeholder_ids, list(zip(kinds, tokens, strict=True)))
         if bounded:
             self._check_length(len(expanded), source, len(request.media))
         spans = tuple(
-            MediaSpan(offset, num_tokens, key, grid)
-            for offset, (key, grid, num_tokens, _) in zip(offsets, prepared, strict=True)
+            MediaSpan(offset, key, layout) for offset, (key, layout, _) in zip(offsets, prepared, strict=True)
         )
         inputs = tuple(item for *_, item in prepared)
         return (
@@ -100,12 +98,14 @@ class PromptBuilder:
         positions, delta = self._family.positions(length, spans, self._config)
         return {"positions": positions, "position_delta": delta}
 
-    def _check_length(self, length: int, source: str, num_pictures: int) -> None:
+    def _check_length(self, length: int, source: str, num_items: int) -> None:
         if length >= self._max_model_len:
-            pictures = "send smaller or fewer pictures (mm_processor_kwargs.max_pixels), " if num_pictures else ""
+            options = [name for limits in self._limits.values() for name in limits if name.startswith("max_")]
+            smaller = f"smaller media items (mm_processor_kwargs.{options[0]}) or " if options else ""
+            fewer = f"send {smaller}fewer of them, " if num_items else ""
             raise ContextLengthExceeded(
                 f"This model's maximum context length is {self._max_model_len} tokens; the prompt has {length}, which "
-                f"leaves no room for an answer. Shorten the prompt, {pictures}or raise --max-model-len.",
+                f"leaves no room for an answer. Shorten the prompt, {fewer}or raise --max-model-len.",
                 param=source,
             )
 
@@ -117,45 +117,48 @@ class PromptBuilder:
                     param=name,
                 )
 
-    def _merged(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """The server's pixel limits, lowered by the request's."""
-        merged = dict(self._options)
-        for name in wanted:
-            if name not in _PIXEL_OPTIONS:
-                raise InvalidRequest(
-                    f"mm_processor_kwargs.{name} is not known; this model takes {' and '.join(_PIXEL_OPTIONS)}.",
-                    param=f"mm_processor_kwargs.{name}",
-                )
-        for name in _PIXEL_OPTIONS:
-            value = wanted.get(name)
-            if value is None:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-                raise InvalidRequest(
-                    f"mm_processor_kwargs.{name} is {value!r}; it must be a positive whole number of pixels.",
-                    param=f"mm_processor_kwargs.{name}",
-                )
-            merged[name] = min(value, self._max_pixels)
-        return merged
+    def _merged(self, wanted: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """By kind: the server's processor options, lowered by the request's."""
+        known = dict.fromkeys(name for limits in self._limits.values() for name in limits)
+        for name, value in wanted.items():
+            param = f"mm_processor_kwargs.{name}"
+            if name not in known:
+                takes = " and ".join(known) or "none"
+                raise InvalidRequest(f"{param} is not known; this model takes {takes}.", param=param)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value <= 0):
+                unit = " of pixels" if name.endswith("_pixels") else ""
+                raise InvalidRequest(f"{param} is {value!r}; it must be a positive whole number{unit}.", param=param)
+        return {
+            kind: self._options
+            | {name: min(wanted[name], most) for name, most in limits.items() if wanted.get(name) is not None}
+            for kind, limits in self._limits.items()
+        }
 
     def _prepare(
-        self, item: MediaItem, salt: str, options: Mapping[str, Any], force_decode: bool
-    ) -> tuple[bytes, tuple[int, int, int], int, EncoderInput | None]:
-        """(key, grid, num_tokens, input); no input where the encoder output is cached."""
-        if item.kind != "image" or self._processor is None or self._media_decoder is None:
+        self, item: MediaItem, salt: str, options: Mapping[str, Mapping[str, Any]], force_decode: bool
+    ) -> tuple[bytes, Layout, EncoderInput | None]:
+        """(key, layout, input); no input where the encoder output is cached."""
+        processor = self._processors.get(item.kind)
+        if processor is None:
             raise MediaError(f"{item.where}: this model does not take {item.kind} input.", param=item.where)
-        key = media_key(item, salt, self._processor.fingerprint(), options)
-        known = self._sizes.get(key)
+        key = media_key(item, salt, processor.fingerprint(), options[item.kind])
+        known = self._layouts.get(key)
         if known is not None and key in self._cache and not force_decode:
             self.num_reused += 1
-            return key, *known, None
-        pixels = self._media_decoder.decode_image(item)  # (height, width, 3) uint8
+            return key, known, None
+        content = self._decode(item)
         try:
-            encoder_input = self._processor(pixels, options)
+            encoder_input = processor(content, options[item.kind])
         except ValueError as error:
             raise MediaError(f"{item.where}: {error}", param=item.where) from None
         self.num_decoded += 1
-        if len(self._sizes) > 65536:
-            self._sizes.clear()  # only a shortcut: what is not known is decoded again
-        self._sizes[key] = (encoder_input.grid, encoder_input.num_tokens)
-        return key, encoder_input.grid, encoder_input.num_tokens, encoder_input
+        if len(self._layouts) > 65536:
+            self._layouts.clear()  # only a shortcut: what is not known is decoded again
+        self._layouts[key] = encoder_input.layout
+        return key, encoder_input.layout, encoder_input
+
+    def _decode(self, item: MediaItem) -> Any:
+        """From bytes to what `Processor.__call__` takes for this kind."""
+        if item.kind == "image" and self._media_decoder is not None:
+            return self._media_decoder.decode_image(item)  # (height, width, 3) uint8
+        raise MediaError(f"{item.where}: {item.kind} input cannot be decoded here.", param=item.where)

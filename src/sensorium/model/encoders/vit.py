@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -68,9 +69,9 @@ class Vit:
     def encode(self, items: Sequence[EncoderInput]) -> Iterator[list[torch.Tensor] | None]:
         """Yield `num_layers` times: None, and the last time one (num_tokens, out_features) tensor per item."""
         # Items of one size next to each other: their attention is one call.
-        by_size = sorted(range(len(items)), key=lambda i: items[i].grid[1] * items[i].grid[2])
-        grids = [items[i].grid for i in by_size]
-        batch, x = self._start(grids, [items[i].pixel_values for i in by_size])
+        by_size = sorted(range(len(items)), key=lambda i: math.prod(items[i].layout.grid[1:]))
+        grids = [items[i].layout.grid for i in by_size]
+        batch, x = self._start(grids, [items[i].tensors["pixel_values"] for i in by_size])
         deepstack: list[torch.Tensor] = []
         for index, layer in enumerate(self._layers):
             windowed = batch.windowed is not None and index not in self.config.full_attention_layers
@@ -83,7 +84,7 @@ class Vit:
         out = torch.cat([self._merger(x), *deepstack], dim=1)  # (num_tokens, out_features)
         if batch.inverse is not None:
             out = out[batch.inverse]
-        parts = torch.split(out, [items[i].num_tokens for i in by_size])
+        parts = torch.split(out, [items[i].layout.num_slots for i in by_size])
         if len(parts) > 1:
             parts = tuple(part.clone() for part in parts)  # a cache may keep one of them without all the others
         result = dict(zip(by_size, parts, strict=True))
