@@ -15,6 +15,7 @@ from sensorium.model.encoders.vit_config import VitConfig
 from sensorium.model.linear import Linear
 from sensorium.model.taker import Taker
 
+_ROWS = 256  # query rows whose scores are held at once
 _EPS = 1e-6  # of every norm in these towers; config.json does not carry it
 
 Activated = Callable[[Linear, torch.Tensor], torch.Tensor]
@@ -84,11 +85,29 @@ def attend(qkv: torch.Tensor, layout: AttentionLayout) -> torch.Tensor:
     for count, length in layout.runs:
         stop = start + count * length
         part = qkv[start:stop].view(count, length, *qkv.shape[1:]).permute(2, 0, 3, 1, 4)
-        out = F.scaled_dot_product_attention(part[0], part[1], part[2])  # (count, num_heads, length, head_dim)
+        by_matmul = qkv.device.type == "cpu" and qkv.dtype == torch.bfloat16
+        attend_all = _attend_by_matmul if by_matmul else F.scaled_dot_product_attention
+        out = attend_all(part[0], part[1], part[2])  # (count, num_heads, length, head_dim)
         results.append(out.transpose(1, 2).reshape(stop - start, -1))
         start = stop
     attended = results[0] if len(results) == 1 else torch.cat(results)
     return attended if layout.inverse is None else attended[layout.inverse]
+
+
+def _attend_by_matmul(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Attention of (count, num_heads, length, head_dim) bf16, some query rows of all heads at a time.
+
+    On a CPU the fused kernel takes twice as long for segments of 200 patches and a sixth longer for 800.
+    """
+    shape = q.shape
+    q, k, v = (
+        x.reshape(-1, *shape[2:]) for x in (q * shape[-1] ** -0.5, k, v)
+    )  # (count * num_heads, length, head_dim)
+    out = torch.empty_like(q)
+    for start in range(0, shape[2], _ROWS):
+        rows = slice(start, start + _ROWS)
+        out[:, rows] = torch.bmm(torch.softmax(torch.bmm(q[:, rows], k.mT), -1), v)
+    return out.view(shape)
 
 
 def rotate_(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
