@@ -123,11 +123,16 @@ class Media:
         placeholder: the checkpoint's files -> id of the token that stands for an item before its layout replaces it,
             and that fills the slots of a layout without tokens of its own.
         marker: what a chat template of the plain kind writes for an item; the placeholder is in it once.
+        spellings: what finished prompts and other templates write for an item; read as the marker.
+        number: the checkpoint's files -> what makes of a layout that of the item number i of its kind in the prompt,
+            counted from 0. None: the number changes nothing.
     """
 
     processor: Callable[[Checkpoint], Processor]
     placeholder: Callable[[Checkpoint], int]
     marker: str
+    spellings: tuple[str, ...] = ()
+    number: Callable[[Checkpoint], Callable[[Layout, int], Layout]] | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,7 @@ class Family:
         encoders: name -> (config.json, dtype, device) -> Encoder with empty weights.
         positions: (prompt length, spans, config.json) -> ((3, n) int64, delta): M-RoPE positions of the
             prompt; token number i >= n has position i + delta on all three axes. None: plain 1-d positions.
+        end_tokens: tokens that end an answer, beside those which the checkpoint's files name.
     """
 
     name: str
@@ -155,6 +161,7 @@ class Family:
     media: Mapping[str, Media] = field(default_factory=dict)
     encoders: Mapping[str, Callable[[Config, torch.dtype, torch.device], Encoder]] = field(default_factory=dict)
     positions: Callable[[int, Sequence[MediaSpan], Config], tuple[npt.NDArray[np.int64], int]] | None = None
+    end_tokens: tuple[str, ...] = ()
 
     @property
     def modalities(self) -> tuple[str, ...]:
