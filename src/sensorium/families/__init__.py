@@ -1,6 +1,7 @@
 """Which family serves which checkpoint: `architectures[0]` of config.json -> module.
 
-A new family is one module with a `FAMILY` constant, its rows here, and a row in the tests.
+Where one architecture is several families, `version` of config.json stands behind it. A new family is one module with a
+`FAMILY` constant, its rows here, and a row in the tests.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ MODULES = {
     "Qwen2VLForConditionalGeneration": "qwen2_vl",
     "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
     "Qwen3VLForConditionalGeneration": "qwen3_vl",
+    "MiniCPMV 2.5": "minicpm_v_2_5",
+    "MiniCPMV 2.6": "minicpm_v_2_6",
+    "MiniCPMV 4.0": "minicpm_v_4_0",
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
     "LlamaForCausalLM": "llama",
@@ -31,8 +35,11 @@ def find(config: Config) -> Family:
     known = ", ".join(MODULES)
     if not isinstance(architectures, list) or not architectures:
         raise ConfigurationError(f"config.json names no architecture (key 'architectures'); known ones: {known}.")
-    module = MODULES.get(str(architectures[0]))
+    name = str(architectures[0])
+    if name not in MODULES and "version" in config:
+        name = f"{name} {config['version']}"
+    module = MODULES.get(name)
     if module is None:
-        raise ConfigurationError(f"Architecture {architectures[0]!r} is not supported; supported: {known}.")
+        raise ConfigurationError(f"Architecture {name!r} is not supported; supported: {known}.")
     family: Family = import_module(f"sensorium.families.{module}").FAMILY
     return family
