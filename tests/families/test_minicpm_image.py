@@ -142,9 +142,11 @@ def test_fingerprints_tell_settings_apart() -> None:
     assert len({each.fingerprint() for each in prints}) == 4
 
 
-def test_a_thread_of_pixels_becomes_one_patch() -> None:
+def test_a_thread_of_pixels_is_refused_where_it_would_be_long() -> None:
     assert fit(1, 10**6, 448, 14) == (14, 448 * 1000 // 14 * 14)
     assert fit(10**6, 1, 448, 14) == (14, 14)  # as the authors round
+    with pytest.raises(ValueError, match=r"1x1000000 pixels; .* takes 32000 patches, .* 8192 at most\. Crop it"):
+        read("2.6").layout(10**6, 1, {})
 
 
 def test_a_videos_frames_are_pictures_without_numbers() -> None:

@@ -31,15 +31,21 @@ def find(config: Config) -> Family:
     Raises:
         ConfigurationError: no family serves the architecture, or the file names none.
     """
-    architectures = config.get("architectures")
     known = ", ".join(MODULES)
-    if not isinstance(architectures, list) or not architectures:
+    name = _name(config)
+    if not name:
         raise ConfigurationError(f"config.json names no architecture (key 'architectures'); known ones: {known}.")
-    name = str(architectures[0])
-    if name not in MODULES and "version" in config:
-        name = f"{name} {config['version']}"
     module = MODULES.get(name)
     if module is None:
         raise ConfigurationError(f"Architecture {name!r} is not supported; supported: {known}.")
     family: Family = import_module(f"sensorium.families.{module}").FAMILY
     return family
+
+
+def _name(config: Config) -> str:
+    """Return what MODULES calls the checkpoint's architecture; "" where the file names none."""
+    architectures = config.get("architectures")
+    if not isinstance(architectures, list) or not architectures:
+        return ""
+    name = str(architectures[0])
+    return f"{name} {config['version']}" if name not in MODULES and "version" in config else name

@@ -9,10 +9,6 @@ from sensorium.families.family import Config, Encoder
 from sensorium.model.encoders.navit import Navit
 from sensorium.model.encoders.navit_config import NavitConfig, read_navit
 
-# Those of the authors' `chat`. The files of 2.5 name only one that ends no turn.
-LLAMA_ENDS = ("<|eot_id|>", "<|end_of_text|>")
-CHATML_ENDS = ("<|im_end|>", "<|endoftext|>", "</s>")
-
 
 def rename(name: str) -> tuple[str, str] | None:
     """Name of a tensor in the authors' layout: llm.*, vpm.* and resampler.*."""

@@ -25,6 +25,7 @@ from sensorium.families.minicpm_wording import IMAGE, IMAGE_SPELLING, Wording, n
 
 Picture = npt.NDArray[np.uint8]
 _UNLIMITED = 1 << 30
+_MAX_PATCHES = 8192  # of an overview, which has about 1024: all see each other, so it is as much work as ten slices
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,15 @@ class MinicpmImageProcessor:
         """Return into how many (columns, rows) a picture of this size is cut; None: it is not.
 
         Raises:
-            ValueError: the option is not a number of slices; the text is for the user.
+            ValueError: the option is not a number of slices, or the picture is a thread; the text is for the user.
         """
-        most = options.get("max_slice_nums", self.max_slices)
-        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
-            raise ValueError(f"max_slice_nums is {most!r}; it must be a whole number of slices, at least 1.")
-        return choose_slices((width, height), min(most, self.fitting), self.resolution)
+        columns, rows = (side // self.patch_size for side in fit(width, height, self.resolution, self.patch_size))
+        if columns * rows > _MAX_PATCHES:
+            raise ValueError(
+                f"The picture is {width}x{height} pixels; a picture of this shape takes {columns * rows} patches, and "
+                f"this model looks at {_MAX_PATCHES} at most. Crop it."
+            )
+        return choose_slices((width, height), self._most(options), self.resolution)
 
     def layout(self, height: int, width: int, options: Mapping[str, Any]) -> Layout:
         """Return the tokens of a picture of this size, but for its number.
@@ -120,7 +124,18 @@ class MinicpmImageProcessor:
 
     def limits(self, options: Mapping[str, Any]) -> Mapping[str, int]:
         """See `families.family.Processor`: requests may only lower the number of slices."""
-        return {"max_slice_nums": min(options.get("max_slice_nums") or self.max_slices, self.fitting)}
+        return {"max_slice_nums": self._most(options)}
+
+    def _most(self, options: Mapping[str, Any]) -> int:
+        """Return the most slices a picture may be cut into.
+
+        Raises:
+            ValueError: the option is not a number of slices.
+        """
+        most = options.get("max_slice_nums", self.max_slices)
+        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+            raise ValueError(f"max_slice_nums is {most!r}; it must be a whole number of slices, at least 1.")
+        return min(most, self.fitting)
 
     def within(self, max_tokens: int) -> MinicpmImageProcessor:
         """See `families.family.Processor`: an overview is always there, slices as they fit."""

@@ -6,7 +6,7 @@ from functools import partial
 
 from sensorium.families.decoder_config import read_decoder
 from sensorium.families.family import Family
-from sensorium.families.minicpm import LLAMA_ENDS, encoder_in_one_row, rename
+from sensorium.families.minicpm import encoder_in_one_row, rename
 from sensorium.families.minicpm_image import image_media
 
 FAMILY = Family(
@@ -16,5 +16,5 @@ FAMILY = Family(
     rename=rename,
     media={"image": image_media(one_slice_tag=True)},
     encoders={"vision": encoder_in_one_row},
-    end_tokens=LLAMA_ENDS,
+    end_tokens=("<|eot_id|>", "<|end_of_text|>"),  # the files name only the second, which ends no turn
 )

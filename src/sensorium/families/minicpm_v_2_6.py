@@ -6,7 +6,7 @@ from functools import partial
 
 from sensorium.families.decoder_config import read_decoder
 from sensorium.families.family import Family
-from sensorium.families.minicpm import CHATML_ENDS, encoder, rename
+from sensorium.families.minicpm import encoder, rename
 from sensorium.families.minicpm_image import image_media
 
 FAMILY = Family(
@@ -16,5 +16,5 @@ FAMILY = Family(
     rename=rename,
     media={"image": image_media(one_slice_tag=False)},
     encoders={"vision": encoder},
-    end_tokens=CHATML_ENDS,
+    end_tokens=("<|im_end|>", "<|endoftext|>"),
 )

@@ -48,7 +48,7 @@ class MinicpmVideoProcessor:
         """Turn frames, (n, height, width, 3) RGB, and their times, which these models do not see, into patches.
 
         Raises:
-            ValueError: there are no frames, or the option is not a number of slices; the text is for the user.
+            ValueError: there are no frames, or as for pictures; the text is for the user.
         """
         frames, _ = video
         if not len(frames):
@@ -68,7 +68,7 @@ class MinicpmVideoProcessor:
 
     def limits(self, options: Mapping[str, Any]) -> Mapping[str, int]:
         """See `families.family.Processor`."""
-        return {"max_slice_nums": min(options.get("max_slice_nums") or _MAX_SLICES, self.frame.fitting)}
+        return self.frame.limits({"max_slice_nums": _MAX_SLICES} | options)
 
     def within(self, max_tokens: int) -> MinicpmVideoProcessor:
         """See `families.family.Processor`: fewer frames rather than smaller ones."""

@@ -298,7 +298,7 @@ def _default_sampling(generation: dict[str, Any]) -> dict[str, Any]:
 def _eos_token_ids(
     generation: dict[str, Any], config: dict[str, Any], tokenizer: Tokenizer, end_tokens: tuple[str, ...]
 ) -> frozenset[int]:
-    known = {token_id for token_id in map(tokenizer.id_of, end_tokens) if token_id is not None}
+    known = {tokenizer.added_tokens[text] for text in end_tokens if text in tokenizer.added_tokens}
     text = config.get("text_config") or {}
     for value in (generation.get("eos_token_id"), config.get("eos_token_id"), text.get("eos_token_id")):
         if value is not None:
