@@ -87,7 +87,7 @@ def test_pixels_equal_transformers_within_rounding(name: str, size: tuple[int, i
     assert found.cost == 16 * len(wanted["pixel_values"])
     difference = (found.tensors["pixel_values"] - wanted["pixel_values"]).abs()
     assert difference.max() < 2.1 * GREY * 1.2  # ImageNet's smallest std is a sixth below CLIP's
-    # Where one side is enlarged and the other shrunk, Pillow's rounding between the two passes shows most.
+    # From 501x77 a quarter of the values is a grey level off: torch's kernel and Pillow's round apart, nothing else.
     assert difference.mean() < 0.3 * GREY
 
 

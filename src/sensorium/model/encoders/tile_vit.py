@@ -98,9 +98,8 @@ class TileVit:
             x = layer(x, layout)  # (num_tiles * (1 + num_patches), hidden_size)
             if index + 1 < len(self._layers):
                 yield None
-        parts = self._project(x.view(len(tiles), -1, self.config.hidden_size)).split(
-            [len(item.tensors["pixel_values"]) * self.config.tokens_per_tile for item in items]
-        )
+        rows = self._project(x.view(len(tiles), -1, self.config.hidden_size))
+        parts = torch.split(rows, [len(item.tensors["pixel_values"]) * self.config.tokens_per_tile for item in items])
         # A cache may keep one of them without all the others.
         yield [part.clone() for part in parts] if len(parts) > 1 else list(parts)
 
