@@ -12,7 +12,7 @@ import click
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _MODALITIES = ("image", "video", "audio")
 _SAME_DTYPES = {"half": "float16", "float": "float32"}
-_PROCESSOR = ("min_pixels", "max_pixels")
+_PROCESSOR = ("min_pixels", "max_pixels", "max_patches", "max_dynamic_patch")
 
 
 class Bytes(click.ParamType[int]):

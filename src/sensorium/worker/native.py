@@ -107,7 +107,9 @@ class NativeModel:
         weights_bytes = sum(tensor.nbytes for part in weights.values() for tensor in part.values())
         on_progress("packing weights", 0.0)
         with torch.inference_mode():
-            decoder = Decoder(family.decoder(config), weights.pop("decoder"))
+            tensors = weights.pop("decoder")
+            decoder = Decoder(family.decoder(config), family.convert(config, tensors) if family.convert else tensors)
+            del tensors  # packed by now
             encoders = {name: make(config, dtype, device) for name, make in family.encoders.items()}
             for name, encoder in encoders.items():
                 encoder.load(weights.pop(name, {}))
@@ -275,11 +277,14 @@ def _processors(
     family: Family, checkpoint: Checkpoint, settings: EngineSettings, max_model_len: int
 ) -> dict[str, Processor]:
     """The family's, held to items that fit the context, and pictures on a CPU to what it can look at within seconds."""
-    most = max_model_len * 3 // 4
-    chosen = "max_pixels" in settings.mm_processor_kwargs
     on_cpu = _pick_device(settings.device).type == "cpu"
-    limits = {"image": min(most, _CPU_IMAGE_TOKENS)} if on_cpu and not chosen else {}
-    return {kind: media.processor(checkpoint).within(limits.get(kind, most)) for kind, media in family.media.items()}
+    found: dict[str, Processor] = {}
+    for kind, media in family.media.items():
+        processor = media.processor(checkpoint)
+        chosen = settings.mm_processor_kwargs.keys() & processor.limits({}).keys() - {"min_pixels"}
+        most = _CPU_IMAGE_TOKENS if kind == "image" and on_cpu and not chosen else max_model_len
+        found[kind] = processor.within(min(max_model_len * 3 // 4, most))
+    return found
 
 
 def _default_sampling(generation: dict[str, Any]) -> dict[str, Any]:
