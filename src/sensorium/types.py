@@ -163,7 +163,7 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] = {}
     tools: list[dict[str, Any]] | None = None
-    mm_processor_kwargs: dict[str, Any] = {}  # min_pixels, max_pixels: may only lower the server's ceiling
+    mm_processor_kwargs: dict[str, Any] = {}  # min_pixels, max_slice_nums, ...: may only lower the server's ceiling
     cache_salt: str = ""  # requests with different salts share no cached blocks and no encoder outputs
 
 

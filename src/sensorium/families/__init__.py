@@ -1,6 +1,7 @@
 """Which family serves which checkpoint: `architectures[0]` of config.json -> module.
 
-A new family is one module with a `FAMILY` constant, its rows here, and a row in the tests.
+Where one architecture is several families, `version` of config.json stands behind it. A new family is one module with a
+`FAMILY` constant, its rows here, and a row in the tests.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ MODULES = {
     "LlavaForConditionalGeneration": "llava",
     "InternVLForConditionalGeneration": "internvl",
     "InternVLChatModel": "internvl_chat",
+    "MiniCPMV 2.5": "minicpm_v_2_5",
+    "MiniCPMV 2.6": "minicpm_v_2_6",
+    "MiniCPMV 4.0": "minicpm_v_4_0",
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
     "LlamaForCausalLM": "llama",
@@ -30,12 +34,21 @@ def find(config: Config) -> Family:
     Raises:
         ConfigurationError: no family serves the architecture, or the file names none.
     """
-    architectures = config.get("architectures")
     known = ", ".join(MODULES)
-    if not isinstance(architectures, list) or not architectures:
+    name = _name(config)
+    if not name:
         raise ConfigurationError(f"config.json names no architecture (key 'architectures'); known ones: {known}.")
-    module = MODULES.get(str(architectures[0]))
+    module = MODULES.get(name)
     if module is None:
-        raise ConfigurationError(f"Architecture {architectures[0]!r} is not supported; supported: {known}.")
+        raise ConfigurationError(f"Architecture {name!r} is not supported; supported: {known}.")
     family: Family = import_module(f"sensorium.families.{module}").FAMILY
     return family
+
+
+def _name(config: Config) -> str:
+    """Return what MODULES calls the checkpoint's architecture; "" where the file names none."""
+    architectures = config.get("architectures")
+    if not isinstance(architectures, list) or not architectures:
+        return ""
+    name = str(architectures[0])
+    return f"{name} {config['version']}" if name not in MODULES and "version" in config else name

@@ -55,6 +55,12 @@ def read_decoder(
     rope = dict(text.get("rope_parameters") or text.get("rope_scaling") or {})
     kind = rope.get("rope_type") or rope.get("type") or "default"
     plain = kind in _ROPE_IS_PLAIN
+    max_positions = _max_positions(text)
+    if kind == "longrope":
+        # Beyond the original length other factors count, which a paged cache cannot change midway.
+        original = int(rope.setdefault("original_max_position_embeddings", max_positions))
+        rope.setdefault("factor", max_positions / original)
+        max_positions = min(max_positions, original)
     heads = text["num_attention_heads"]
     head_dim = text.get("head_dim") or text["hidden_size"] // heads
     section = tuple(rope.get("mrope_section") or ())
@@ -73,7 +79,7 @@ def read_decoder(
         head_dim=head_dim,
         rms_norm_eps=float(text.get("rms_norm_eps", 1e-6)),
         rope_theta=float(rope.get("rope_theta") or text.get("rope_theta") or rope_theta),
-        max_position_embeddings=_max_positions(text),
+        max_position_embeddings=max_positions,
         rope_scaling={} if plain else rope | {"rope_type": kind},
         mrope_section=section,
         mrope_interleaved=bool(rope.get("mrope_interleaved", False)),

@@ -123,11 +123,16 @@ class Media:
         placeholder: the checkpoint's files -> id of the token that stands for an item before its layout replaces it,
             and that fills the slots of a layout without tokens of its own.
         marker: what a chat template of the plain kind writes for an item; the placeholder is in it once.
+        spellings: what finished prompts and other templates write for an item; read as the marker.
+        number: the checkpoint's files -> what makes of a layout that of the item number i of its kind in the prompt,
+            counted from 0. None: the number changes nothing.
     """
 
     processor: Callable[[Checkpoint], Processor]
     placeholder: Callable[[Checkpoint], int]
     marker: str
+    spellings: tuple[str, ...] = ()
+    number: Callable[[Checkpoint], Callable[[Layout, int], Layout]] | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +153,7 @@ class Family:
             or joined. None: nothing has.
         positions: (prompt length, spans, config.json) -> ((3, n) int64, delta): M-RoPE positions of the
             prompt; token number i >= n has position i + delta on all three axes. None: plain 1-d positions.
+        end_tokens: tokens that end an answer, beside those which the checkpoint's files name.
     """
 
     name: str
@@ -158,6 +164,7 @@ class Family:
     encoders: Mapping[str, Callable[[Config, torch.dtype, torch.device], Encoder]] = field(default_factory=dict)
     convert: Callable[[Config, Mapping[str, torch.Tensor]], Mapping[str, torch.Tensor]] | None = None
     positions: Callable[[int, Sequence[MediaSpan], Config], tuple[npt.NDArray[np.int64], int]] | None = None
+    end_tokens: tuple[str, ...] = ()
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -46,6 +46,11 @@ class Layout:
         """Tokens in the prompt."""
         return len(self.token_ids) or self.num_slots
 
+    def behind(self, token_ids: Sequence[int]) -> Layout:
+        """Return the layout of the same item with `token_ids`, none of them slots, before its own tokens."""
+        runs = tuple((start + len(token_ids), length) for start, length in self.runs)
+        return Layout(self.grid, self.num_slots, (*token_ids, *self.token_ids), runs)
+
     def slots(self, start: int, end: int) -> tuple[npt.NDArray[np.int64], slice]:
         """Return which of the item's tokens [start, end) are slots, and which encoder rows belong there."""
         runs = self.runs or ((0, self.num_slots),)
@@ -61,7 +66,7 @@ class MediaSpan:
     """Where a media item's tokens lie in the prompt: token_ids[offset : offset + length]."""
 
     offset: int
-    key: bytes  # 16 bytes: content, processor options and cache salt; equal keys mean equal embeddings and layout
+    key: bytes  # 16 bytes: content, processor options and cache salt; equal keys mean equal embeddings and slots
     layout: Layout
 
     @property

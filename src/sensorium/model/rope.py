@@ -6,6 +6,7 @@ Tables are fp32; the rotation itself runs in the model's dtype, as the reference
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
@@ -16,8 +17,8 @@ from sensorium.model.config import DecoderConfig
 def inverse_frequencies(config: DecoderConfig) -> tuple[torch.Tensor, float]:
     """Return (head_dim / 2,) fp32 frequencies and the factor cos and sin are multiplied with.
 
-    Source: transformers `modeling_rope_utils.py` (`default`, `linear`, `llama3`; `dynamic` equals `default`
-    below max_position_embeddings, which max_model_len keeps to).
+    Source: transformers `modeling_rope_utils.py` (`default`, `linear`, `llama3`, `longrope`; `dynamic` equals
+    `default` below max_position_embeddings, which max_model_len keeps to).
     """
     scaling = config.rope_scaling
     kind = scaling.get("rope_type") or scaling.get("type") or "default"
@@ -29,9 +30,21 @@ def inverse_frequencies(config: DecoderConfig) -> tuple[torch.Tensor, float]:
         return inv_freq / float(scaling["factor"]), 1.0
     if kind == "llama3":
         return _llama3(inv_freq, scaling), 1.0
+    if kind == "longrope":
+        return _longrope(inv_freq, scaling)
     raise ConfigurationError(
-        f"rope_scaling type {kind!r} is not supported; known: default, linear, dynamic, llama3, mrope."
+        f"rope_scaling type {kind!r} is not supported; known: default, linear, dynamic, llama3, longrope, mrope."
     )
+
+
+def _longrope(inv_freq: torch.Tensor, scaling: dict[str, Any]) -> tuple[torch.Tensor, float]:
+    """Every frequency has a factor of its own (LongRoPE); these are those of contexts up to the original length."""
+    factors = torch.tensor(scaling["short_factor"], dtype=torch.float32)
+    if factors.shape != inv_freq.shape:
+        raise ConfigurationError(f"rope_scaling has {len(factors)} short_factor; it must be {len(inv_freq)}.")
+    factor, original = float(scaling["factor"]), int(scaling["original_max_position_embeddings"])
+    default = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1.0 else 1.0
+    return inv_freq / factors, float(scaling.get("attention_factor") or default)
 
 
 def _llama3(inv_freq: torch.Tensor, scaling: dict[str, float]) -> torch.Tensor:

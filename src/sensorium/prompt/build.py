@@ -26,6 +26,7 @@ def build(
     *,
     media_placeholder: Mapping[str, str],
     placeholder_ids: Mapping[str, int] | None = None,
+    spellings: Mapping[str, str] | None = None,
 ) -> tuple[list[int], str]:
     """Return the prompt's token ids and its text.
 
@@ -35,6 +36,7 @@ def build(
             Modalities not named are not taken by this model.
         placeholder_ids: modality -> the one id in the marker that `expand` multiplies. Default: the marker's
             middle token.
+        spellings: what prompts and templates may write -> the marker it is read as.
 
     Raises:
         InvalidRequest: the template refuses the messages, ids are outside the vocabulary, or media items and
@@ -49,10 +51,11 @@ def build(
             raise InvalidRequest(f"This model does not take {kind} input. It takes: {takes}.", param="messages")
     if request.messages is not None:
         _check_slots(request.messages, kinds)
-        ids, text = _chat(request, tokenizer, template, media_placeholder)
+        ids, text = _chat(request, tokenizer, template, media_placeholder, spellings or {})
         check_counts(ids, placeholder_ids, kinds, "messages")
     elif request.prompt is not None:
-        ids, text = tokenizer.encode_prompt(request.prompt, request.add_special_tokens), request.prompt
+        text = request.prompt
+        ids = tokenizer.encode_prompt(_with_markers(text, spellings or {}), request.add_special_tokens)
         check_counts(ids, placeholder_ids, kinds, "prompt")
     else:
         ids = request.prompt_token_ids or []
@@ -70,7 +73,11 @@ def build(
 
 
 def _chat(
-    request: Request, tokenizer: Tokenizer, template: ChatTemplate, markers: Mapping[str, str]
+    request: Request,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    markers: Mapping[str, str],
+    spellings: Mapping[str, str],
 ) -> tuple[list[int], str]:
     guard = _guards.get(tokenizer)
     if guard is None:
@@ -88,7 +95,14 @@ def _chat(
         continue_final_message=request.continue_final_message,
         variables={name: guard.value(value) for name, value in request.chat_template_kwargs.items()},
     )
-    return guard.encode(rendered)
+    return guard.encode(_with_markers(rendered, spellings))
+
+
+def _with_markers(text: str, spellings: Mapping[str, str]) -> str:
+    """Return `text` with every other spelling of a marker replaced by it. In client text the guard has broken them."""
+    for spelling, marker in spellings.items():
+        text = text.replace(spelling, marker)
+    return text
 
 
 def _message(message: Message, guard: Guard, template: ChatTemplate, markers: Mapping[str, str]) -> dict[str, Any]:

@@ -144,7 +144,7 @@ class NativeModel:
             load_s=time.monotonic() - started,
             limit_mm_per_prompt=settings.limit_mm_per_prompt,
         )
-        eos = _eos_token_ids(generation, config, tokenizer)
+        eos = _eos_token_ids(generation, config, tokenizer, family.end_tokens)
         return cls(
             info,
             tokenizer,
@@ -300,9 +300,12 @@ def _default_sampling(generation: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _eos_token_ids(generation: dict[str, Any], config: dict[str, Any], tokenizer: Tokenizer) -> frozenset[int]:
+def _eos_token_ids(
+    generation: dict[str, Any], config: dict[str, Any], tokenizer: Tokenizer, end_tokens: tuple[str, ...]
+) -> frozenset[int]:
+    known = {tokenizer.added_tokens[text] for text in end_tokens if text in tokenizer.added_tokens}
     text = config.get("text_config") or {}
     for value in (generation.get("eos_token_id"), config.get("eos_token_id"), text.get("eos_token_id")):
         if value is not None:
-            return frozenset(value if isinstance(value, list) else [value])
-    return frozenset() if tokenizer.eos_token_id is None else frozenset([tokenizer.eos_token_id])
+            return frozenset(known.union(value if isinstance(value, list) else [value]))
+    return frozenset(known if tokenizer.eos_token_id is None else known | {tokenizer.eos_token_id})

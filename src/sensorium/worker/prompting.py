@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sensorium.engine.encoder_cache import EncoderCache
@@ -48,6 +48,8 @@ class PromptBuilder:
         self._limits = {kind: processor.limits(self._options) for kind, processor in processors.items()}
         self._placeholder_ids = {kind: media.placeholder(checkpoint) for kind, media in family.media.items()}
         self._markers = {kind: media.marker for kind, media in family.media.items()}
+        self._spellings = {text: media.marker for media in family.media.values() for text in media.spellings}
+        self._number = {kind: media.number(checkpoint) for kind, media in family.media.items() if media.number}
         self._layouts: dict[bytes, Layout] = {}  # by media key
         self.num_decoded = 0
         self.num_reused = 0
@@ -60,6 +62,7 @@ class PromptBuilder:
             self._template,
             media_placeholder=self._markers,
             placeholder_ids=self._placeholder_ids,
+            spellings=self._spellings,
         )
 
     def build(self, request: Request, *, force_decode: bool = False, bounded: bool = True) -> tuple[Prompt, str]:
@@ -78,19 +81,27 @@ class PromptBuilder:
         prepared = [self._prepare(item, request.cache_salt, options, force_decode) for item in request.media]
         if not prepared:
             return Prompt(ids, cache_salt=request.cache_salt, **self._positions(len(ids), ())), text
-        tokens = [layout.token_ids or layout.num_slots for _, layout, _ in prepared]
         kinds = [item.kind for item in request.media]
+        layouts = self._numbered(kinds, [layout for _, layout, _ in prepared])
+        tokens = [layout.token_ids or layout.num_slots for layout in layouts]
         expanded, offsets = expand(ids, self._placeholder_ids, list(zip(kinds, tokens, strict=True)))
         if bounded:
             self._check_length(len(expanded), source, len(request.media))
         spans = tuple(
-            MediaSpan(offset, key, layout) for offset, (key, layout, _) in zip(offsets, prepared, strict=True)
+            MediaSpan(offset, key, layout) for offset, (key, *_), layout in zip(offsets, prepared, layouts, strict=True)
         )
         inputs = tuple(item for *_, item in prepared)
         return (
             Prompt(expanded, spans, inputs, cache_salt=request.cache_salt, **self._positions(len(expanded), spans)),
             text,
         )
+
+    def _numbered(self, kinds: Sequence[str], layouts: Sequence[Layout]) -> list[Layout]:
+        """What each item takes as the first, second, ... of its kind."""
+        return [
+            self._number[kind](layout, kinds[:i].count(kind)) if kind in self._number else layout
+            for i, (kind, layout) in enumerate(zip(kinds, layouts, strict=True))
+        ]
 
     def _positions(self, length: int, spans: tuple[MediaSpan, ...]) -> dict[str, Any]:
         if self._family.positions is None:
