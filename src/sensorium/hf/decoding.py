@@ -86,7 +86,7 @@ class Decoding:
 
 
 def make_neutral(model: Any) -> None:
-    """Take out of the model's generation config what the request decides; the log tells what is not followed."""
+    """Take what the request decides out of the model's generation config; the log tells what is not followed."""
     config = model.generation_config
     if (config.num_beams or 1) > 1:
         log.warning(

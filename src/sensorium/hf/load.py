@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import time
 from collections.abc import Callable
@@ -25,8 +24,6 @@ from sensorium.types import Event, ModelInfo
 from sensorium.worker.checkpoint import default_sampling, eos_token_ids, pick_device, read_json
 from sensorium.worker.loop import exit_process
 from sensorium.worker.model import LoadedModel
-
-log = logging.getLogger(__name__)
 
 
 class LibraryModel(LoadedModel):
@@ -58,9 +55,6 @@ class LibraryModel(LoadedModel):
         device = pick_device(settings.device)
         dtype = pick_dtype(settings.dtype, config, device)
         torch.set_num_threads(settings.num_threads or len(os.sched_getaffinity(0)))
-        media_decoder = MediaDecoder(settings.media) if sees else None
-        if media_decoder is not None:
-            media_decoder.start()  # the decoding child starts while weights are read
         on_progress("loading weights", 0.0)
         model = load_model(path, config, dtype, device)
         on_progress("loading weights", 1.0)
@@ -68,6 +62,7 @@ class LibraryModel(LoadedModel):
         tokenizer = load_tokenizer(path, config, processor)
         template = ChatTemplate.load(path, settings.chat_template, tokenizer)
         max_model_len = context_length(settings, model.config, dtype, device)
+        media_decoder = MediaDecoder(settings.media) if sees else None
         builder = LibraryPromptBuilder(
             tokenizer,
             template,
@@ -93,6 +88,8 @@ class LibraryModel(LoadedModel):
             engine="transformers",
             limit_mm_per_prompt=settings.limit_mm_per_prompt,
         )
+        if media_decoder is not None:
+            media_decoder.start()  # a process: only now that nothing else can fail
         engine = OneByOne(model)
         eos = eos_token_ids(generation, config, tokenizer)
         counters = functools.partial(_counters, engine, builder)

@@ -3,6 +3,8 @@
 A processor writes as many placeholders as a picture needs into the prompt's text and tokenizes all of it. Stretches
 of client text that would read as control tokens are therefore taken out first: one stand-in token, unknown to
 everybody, holds the place of each, and what it stood for is put back in token ids.
+
+Processors take videos and sounds in the same call (`videos`, `audio`); they would come in here.
 """
 
 from __future__ import annotations
