@@ -43,10 +43,9 @@ def context_length(settings: EngineSettings, config: Any, dtype: torch.dtype, de
 
 def _token_bytes(config: Any, dtype: torch.dtype) -> int:
     """Keys and values of one token in all layers; 0 where the configuration does not tell."""
-    layers = getattr(config, "num_hidden_layers", None)
-    heads = getattr(config, "num_attention_heads", None)
-    hidden = getattr(config, "hidden_size", None)
-    if not all(isinstance(value, int) and value > 0 for value in (layers, heads, hidden)):
+    sizes = [getattr(config, name, None) for name in ("num_hidden_layers", "num_attention_heads", "hidden_size")]
+    layers, heads, hidden = (size if isinstance(size, int) else 0 for size in sizes)
+    if not layers * heads * hidden:
         return 0
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     head_dim = getattr(config, "head_dim", None) or hidden // heads

@@ -14,9 +14,10 @@ from sensorium.registry.hub import resolve
 from sensorium.settings import EngineSettings
 from sensorium.types import Event
 from sensorium.worker.checkpoint import read_json
+from sensorium.worker.local import LocalLoader
 from sensorium.worker.loop import exit_process
-from sensorium.worker.model import LoadedModel
 from sensorium.worker.native import NativeModel
+from sensorium.worker.process import Model
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class ChosenModel:
         on_events: Callable[[list[Event]], None],
         on_failed: Callable[[str, SensoriumError], None],
         on_dead: Callable[[], None] = exit_process,
-    ) -> LoadedModel:
+    ) -> Model:
         """Read a checkpoint and make it ready to answer.
 
         Raises:
@@ -40,7 +41,7 @@ class ChosenModel:
         """
         path = resolve(settings.model, settings.revision, on_progress)
         found = msgspec.structs.replace(settings, model=str(path), name=settings.name or settings.model)
-        load = NativeModel.load
+        load: LocalLoader = NativeModel.load
         if wants_library(settings, read_json(path / "config.json")):
             from sensorium.hf.load import LibraryModel  # here, because importing transformers takes seconds
 
