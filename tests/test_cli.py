@@ -86,6 +86,7 @@ def test_the_key_may_come_from_the_environment(served: list[Any], monkeypatch: p
 @pytest.mark.parametrize(
     ("line", "words"),
     [
+        (["serve", "--engine", "steam"], "'auto', 'native', 'transformers'"),
         (["serve", "--dtype", "int3"], "'bfloat16', 'float16', 'float32'"),
         (["serve", "--device", "tpu"], "auto, cpu, cuda, cuda:N"),
         (["serve", "--block-size", "7"], "'16', '32'"),

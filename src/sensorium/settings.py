@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import platformdirs
+
+Engine = Literal["auto", "native", "transformers"]
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -33,6 +35,7 @@ class EngineSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     model: str  # a local directory, or a hub id such as Qwen/Qwen3-VL-2B-Instruct
     name: str = ""  # the name in responses; default: `model`
     revision: str | None = None
+    engine: Engine = "auto"  # native: ours; transformers: that library's model, one request after another
     dtype: str = "auto"  # auto | bfloat16 | float16 | float32
     device: str = "auto"  # auto | cpu | cuda | cuda:N
     max_model_len: int | None = None

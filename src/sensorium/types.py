@@ -223,4 +223,5 @@ class ModelInfo(msgspec.Struct, frozen=True):
     weights_bytes: int
     kv_cache_tokens: int
     load_s: float
+    engine: str = "native"
     limit_mm_per_prompt: dict[str, int] = {}

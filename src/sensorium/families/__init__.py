@@ -28,6 +28,12 @@ MODULES = {
 }
 
 
+def serves(config: Config) -> bool:
+    """Whether a family serves the checkpoint with this config.json."""
+    architectures = config.get("architectures")
+    return isinstance(architectures, list) and bool(architectures) and str(architectures[0]) in MODULES
+
+
 def find(config: Config) -> Family:
     """Return the family that serves the checkpoint with this config.json; only its module is imported.
 

@@ -68,7 +68,7 @@ class MinicpmVideoProcessor:
 
     def limits(self, options: Mapping[str, Any]) -> Mapping[str, int]:
         """See `families.family.Processor`."""
-        return self.frame.limits({"max_slice_nums": _MAX_SLICES} | options)
+        return self.frame.limits({"max_slice_nums": _MAX_SLICES, **options})
 
     def within(self, max_tokens: int) -> MinicpmVideoProcessor:
         """See `families.family.Processor`: fewer frames rather than smaller ones."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import click
 
-from sensorium.settings import GIB, EngineSettings, MediaLimits
+from sensorium.settings import GIB, Engine, EngineSettings, MediaLimits
 from sensorium.terminal.values import Bytes, Device, Dtype, Limits, ProcessorOptions, Template
 
 BUNDLED = "tiny-vl"
@@ -19,6 +19,12 @@ _MEDIA = MediaLimits()
 _DEFAULT = EngineSettings("")
 
 _RUN = (
+    click.option(
+        "--engine",
+        type=click.Choice(list(get_args(Engine))),
+        default=_DEFAULT.engine,
+        help="auto: native, or transformers for architectures that native does not know.",
+    ),
     click.option("--dtype", type=Dtype(), default="auto", help="Numbers to compute with."),
     click.option("--device", type=Device(), default="auto", help="auto, cpu, cuda or cuda:N."),
     click.option("--max-model-len", type=_AT_LEAST_1, help="Longest prompt and answer together, in tokens."),
@@ -80,7 +86,7 @@ def engine_settings(model: str, options: dict[str, Any], name: str = "") -> Engi
         raise click.UsageError(
             f"min_pixels is {processor['min_pixels']}, more than max_pixels, {processor['max_pixels']}.",
         )
-    common = ("dtype", "device", "max_model_len", "chat_template", "revision", "seed", "num_threads")
+    common = ("engine", "dtype", "device", "max_model_len", "chat_template", "revision", "seed", "num_threads")
     serving = (
         "max_num_seqs",
         "max_num_batched_tokens",
