@@ -32,7 +32,7 @@ ALLOWED = {
 }
 # What may never be reached by importing the front, however indirectly: the gateway starts in a fraction of a second.
 GATEWAY = ("sensorium.server.app", "sensorium.server.run", "sensorium.registry.pool", "sensorium.cli")
-HEAVY = {"torch", "transformers", "tokenizers", "PIL", "numpy", "safetensors", "jinja2"}
+HEAVY = {"torch", "transformers", "tokenizers", "PIL", "numpy", "safetensors", "jinja2", "av", "soundfile", "soxr"}
 
 
 @cache
