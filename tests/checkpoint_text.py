@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 NUM_PLAIN_TOKENS = 560  # 256 bytes and the merges; added tokens follow, as in the real tokenizers
 
-_DIGITS = {"qwen": r"\p{N}", "llama": r"\p{N}{1,3}"}
+_DIGITS = {"qwen": r"\p{N}", "internvl": r"\p{N}", "llama": r"\p{N}{1,3}", "llava": r"\p{N}"}
 _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|DIGITS| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -25,6 +25,7 @@ _LLAMA_SPECIAL = (
     "<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|eot_id|>",
     "<|python_tag|>",
 )  # fmt: skip
+_EXTRA = {"internvl": ("<img>", "</img>", "<IMG_CONTEXT>", "<video>"), "llava": ("<image>", "<pad>")}
 
 _CORPUS = (
     "The picture shows a red square above a blue circle, and a green triangle on the left of the yellow star.",
@@ -53,6 +54,16 @@ _LOOP, _STOP = "{% for m in messages %}", "{% endfor %}"
 CHAT_TEMPLATES = {
     "qwen2_vl": _LOOP + _SYSTEM + _TURN + _STOP + _END,
     "qwen3": _LOOP + _TURN + _STOP + _END,  # also Qwen3-VL: no system turn of its own
+    # LLaVA-1.5: all pictures of a turn first, then its text.
+    "llava": "{% for m in messages %}{% if m['role'] != 'system' %}{{ m['role'].upper() + ': ' }}{% endif %}"
+    "{% if m['content'] is string %}{{ m['content'] + ' ' }}{% else %}"
+    "{% for c in m['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
+    "{% for c in m['content'] | selectattr('type', 'equalto', 'text') %}{{ c['text'] + ' ' }}{% endfor %}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}",
+    "internvl": "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
+    "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
+    "{% if c['type'] == 'image' %}{{ '<IMG_CONTEXT>\n' }}{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "{{ '<|im_end|>\n' }}{% endfor %}" + _END,
     "llama": "{{ bos_token }}{% for m in messages %}"
     "{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' + (m['content'] | trim) + '<|eot_id|>' }}"
     "{% endfor %}{% if add_generation_prompt %}"
@@ -62,7 +73,7 @@ CHAT_TEMPLATES = {
 
 @cache
 def build_tokenizer(kind: str) -> Tokenizer:
-    """Return a byte-level BPE tokenizer with the added tokens of `kind`, "qwen" or "llama"."""
+    """Return a byte-level BPE tokenizer with the added tokens of `kind`: "qwen", "llama", "internvl" or "llava"."""
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(_SPLIT.replace("DIGITS", _DIGITS[kind])), "isolated")
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -75,7 +86,7 @@ def build_tokenizer(kind: str) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator(_CORPUS, trainer)
-    if kind == "qwen":
+    if kind in ("qwen", "internvl"):
         tokenizer.normalizer = normalizers.NFC()
         tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in _QWEN_SPECIAL])
         tokenizer.add_tokens([AddedToken(text, normalized=False) for text in _QWEN_WORDS])
@@ -86,6 +97,8 @@ def build_tokenizer(kind: str) -> Tokenizer:
             single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokenizer.token_to_id(bos))]
         )
         tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), template])
+    extra = _EXTRA.get(kind, ())
+    tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in extra])
     return tokenizer
 
 
@@ -104,12 +117,15 @@ def tokenizer_config(kind: str, template: str) -> dict[str, Any]:
         "clean_up_tokenization_spaces": False,
         "model_max_length": 4096,
     }
-    if kind == "llama":
+    if kind in ("llama", "llava"):
         return shared | {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": "<|begin_of_text|>",
             "eos_token": "<|eot_id|>",
         }
+    named = {"start_image": "<img>", "end_image": "</img>", "context_image": "<IMG_CONTEXT>", "video": "<video>"}
+    if kind == "internvl":
+        shared["extra_special_tokens"] = {f"{name}_token": text for name, text in named.items()}
     return shared | {
         "tokenizer_class": "Qwen2Tokenizer",
         "add_prefix_space": False,

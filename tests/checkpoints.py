@@ -19,12 +19,15 @@ import torch
 from safetensors.torch import save_file
 
 from tests.checkpoint_text import build_tokenizer, tokenizer_config
+from tests.checkpoint_tiles import IMAGE as TILE_IMAGE
+from tests.checkpoint_tiles import OUTER, tile_shapes
 
 Layout = Literal["hub", "saved"]
 Shapes = dict[str, tuple[int, ...]]
 
 GRID_FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")  # pictures of any size, M-RoPE
-VISION_FAMILIES = GRID_FAMILIES
+TILE_FAMILIES = ("llava", "internvl")  # squares of one size, plain positions
+VISION_FAMILIES = (*GRID_FAMILIES, *TILE_FAMILIES)
 FAMILIES = (*VISION_FAMILIES, "qwen2", "qwen3", "llama")
 
 VOCAB_SIZE = 608  # more rows than the tokenizer has tokens, as in the real ones
@@ -36,13 +39,15 @@ _ARCHITECTURES = {
     "qwen2_vl": "Qwen2VLForConditionalGeneration",
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
     "qwen3_vl": "Qwen3VLForConditionalGeneration",
+    "llava": "LlavaForConditionalGeneration",
+    "internvl": "InternVLForConditionalGeneration",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
     "llama": "LlamaForCausalLM",
 }
 _TIED = {"qwen2_vl", "qwen3_vl", "qwen2"}
 _QK_NORM = {"qwen3_vl", "qwen3"}
-_QKV_BIAS = {"qwen2_vl", "qwen2_5_vl", "qwen2"}
+_QKV_BIAS = {"qwen2_vl", "qwen2_5_vl", "internvl", "qwen2"}
 _HEAD_DIM = {"qwen3_vl": 32, "qwen3": 32}  # not hidden / heads; elsewhere it is, and config.json is silent
 _ROPE: dict[str, dict[str, Any]] = {
     "qwen2_vl": {"type": "mrope", "mrope_section": [2, 3, 3]},
@@ -95,35 +100,43 @@ def make_checkpoint(
         dtype: of the tensors and in config.json: "float32" or "bfloat16".
     """
     path.mkdir(parents=True, exist_ok=True)
-    kind = "llama" if family == "llama" else "qwen"
+    kind = tokenizer_kind(family)
     template = {"qwen2_5_vl": "qwen2_vl", "qwen2": "qwen2_vl", "qwen3_vl": "qwen3"}.get(family, family)
     tokenizer = build_tokenizer(kind)
     tokenizer.save(str(path / "tokenizer.json"))
-    ends = ("<|eot_id|>", "<|end_of_text|>") if family == "llama" else ("<|im_end|>", "<|endoftext|>")
+    ends = ("<|eot_id|>", "<|end_of_text|>") if kind in ("llama", "llava") else ("<|im_end|>", "<|endoftext|>")
     generation = {"eos_token_id": [tokenizer.token_to_id(end) for end in ends], "do_sample": True, "temperature": 0.7}
     _write_json(path / "tokenizer_config.json", tokenizer_config(kind, template))
     _write_json(path / "generation_config.json", generation | {"top_p": 0.8, "top_k": 20})
     _write_json(path / "config.json", model_config(family, layout, dtype))
-    if family in VISION_FAMILIES:
+    if family in TILE_FAMILIES:
+        _write_json(path / "preprocessor_config.json", TILE_IMAGE[family])
+    elif family in VISION_FAMILIES:
         preprocessor = {"image_processor_type": "Qwen2VLImageProcessor", "temporal_patch_size": 2, "merge_size": 2}
         _write_json(path / "preprocessor_config.json", preprocessor | _IMAGE[family])
-    _write_weights(path, _random_tensors(tensor_shapes(family), seed, getattr(torch, dtype)), shards)
+    _write_weights(path, _random_tensors(tensor_shapes(family, layout), seed, getattr(torch, dtype)), shards)
+
+
+def tokenizer_kind(family: str) -> str:
+    """Return which tokenizer of `checkpoint_text` the tiny `family` has."""
+    return family if family in ("llama", *TILE_FAMILIES) else "qwen"
 
 
 def model_config(family: str, layout: Layout = "hub", dtype: str = "float32") -> dict[str, Any]:
     """Return config.json of the tiny `family`."""
-    kind = "llama" if family == "llama" else "qwen"
+    kind = tokenizer_kind(family)
+    by_llama = kind in ("llama", "llava")
     token_id = build_tokenizer(kind).token_to_id
     text: dict[str, Any] = {
         "vocab_size": VOCAB_SIZE, "hidden_size": HIDDEN, "intermediate_size": 96, "num_hidden_layers": LAYERS,
         "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_act": "silu", "rms_norm_eps": 1e-6,
         "max_position_embeddings": 4096, "initializer_range": 0.02, "attention_dropout": 0.0, "use_cache": True,
-        "bos_token_id": token_id("<|begin_of_text|>" if kind == "llama" else "<|endoftext|>"),
-        "eos_token_id": token_id("<|eot_id|>" if kind == "llama" else "<|im_end|>"),
+        "bos_token_id": token_id("<|begin_of_text|>" if by_llama else "<|endoftext|>"),
+        "eos_token_id": token_id("<|eot_id|>" if by_llama else "<|im_end|>"),
     }  # fmt: skip
     if family in _HEAD_DIM:
         text["head_dim"] = _HEAD_DIM[family]
-    if kind == "llama" or family in _QK_NORM:
+    if by_llama or family in _QK_NORM:
         text["attention_bias"] = False
     rope = _ROPE.get(family, {})
     if layout == "saved":
@@ -139,6 +152,9 @@ def model_config(family: str, layout: Layout = "hub", dtype: str = "float32") ->
     }
     if family not in VISION_FAMILIES:
         return text | outer
+    if family in TILE_FAMILIES:
+        key, placeholder, text_type, rest = OUTER[family]
+        return outer | rest | {key: token_id(placeholder), "text_config": text | {"model_type": text_type}}
     outer |= {
         "vision_config": _VISION[family],
         "image_token_id": token_id("<|image_pad|>"),
@@ -157,10 +173,18 @@ def model_config(family: str, layout: Layout = "hub", dtype: str = "float32") ->
     return outer | text
 
 
-def tensor_shapes(family: str) -> Shapes:
-    """Return the hub's tensor names and shapes of the tiny `family`."""
+def tensor_shapes(family: str, layout: Layout = "hub") -> Shapes:
+    """Return the hub's tensor names and shapes of the tiny `family`; tile families have others where saved."""
     if family not in VISION_FAMILIES:
         return _decoder_shapes(family, "model.")
+    if family in TILE_FAMILIES:
+        text = _decoder_shapes(family, "model.")
+        if layout == "saved":
+            decoder = {name.replace("model.", "model.language_model."): shape for name, shape in text.items()}
+        else:
+            decoder = {f"language_model.{name}": shape for name, shape in text.items()}
+        before = "model." if layout == "saved" else ""
+        return decoder | {before + name: shape for name, shape in tile_shapes(family, HIDDEN).items()}
     prefix = "model.language_model." if family == "qwen3_vl" else "model."
     tower = "model.visual." if family == "qwen3_vl" else "visual."
     towers = {"qwen2_vl": _qwen2_tower, "qwen2_5_vl": _qwen2_5_tower, "qwen3_vl": _qwen3_tower}
@@ -263,8 +287,9 @@ def _random_tensors(shapes: Shapes, seed: int, dtype: torch.dtype) -> dict[str, 
     for name, shape in sorted(shapes.items()):
         noise = torch.randn(shape, generator=generator)
         if len(shape) == 1:
-            tensor = 0.1 * noise + (1.0 if "norm" in name and name.endswith("weight") else 0.0)
-        elif "embed_tokens" in name or "pos_embed" in name:
+            scale = 0.5 if "lambda_" in name else 0.0
+            tensor = 0.1 * noise + scale + (1.0 if "norm" in name and name.endswith("weight") else 0.0)
+        elif any(part in name for part in ("embed_tokens", "pos_embed", "position_embedding")):
             tensor = 0.5 * noise
         else:
             tensor = noise / math.sqrt(math.prod(shape[1:]))  # more, and rounding errors would grow from layer to layer

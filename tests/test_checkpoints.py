@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
 from tests.checkpoint_text import build_tokenizer
-from tests.checkpoints import FAMILIES, VISION_FAMILIES, Layout, make_checkpoint
+from tests.checkpoints import FAMILIES, VISION_FAMILIES, Layout, make_checkpoint, tokenizer_kind
 
 
 @pytest.mark.parametrize("layout", ["hub", "saved"])
@@ -39,6 +39,7 @@ def test_the_tokenizer_is_the_same_in_transformers(family: str, tmp_path: Path) 
     text = "The red square is 42 px.\n  图中有什么？"
     assert theirs.decode(theirs.encode(text, add_special_tokens=False)) == text
     prompt = theirs.apply_chat_template([{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True)
-    assert prompt.endswith("assistant\n" if family != "llama" else "assistant<|end_header_id|>\n\n")
+    ends = {"llama": "assistant<|end_header_id|>\n\n", "llava": "ASSISTANT:"}
+    assert prompt.endswith(ends.get(family, "assistant\n"))
     ids = theirs.encode(prompt, add_special_tokens=False)
-    assert ids == build_tokenizer("llama" if family == "llama" else "qwen").encode(prompt, add_special_tokens=False).ids
+    assert ids == build_tokenizer(tokenizer_kind(family)).encode(prompt, add_special_tokens=False).ids

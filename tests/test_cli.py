@@ -77,6 +77,19 @@ def test_limits_and_processor_options_as_json(served: list[Any]) -> None:
     assert (engine.limit_mm_per_prompt, engine.mm_processor_kwargs) == (limits, options)
 
 
+def test_limits_on_clips_and_limits_as_current_vllm_writes_them(served: list[Any]) -> None:
+    line = """serve --max-video-bytes 1MiB --max-audio-bytes 2MiB --max-video-frames 9 --max-frame-pixels 500
+        --max-video-seconds 1.5 --max-audio-seconds 30"""
+    limits = {"image": 4, "video": {"count": 1, "num_frames": 32}}
+    assert run([*line.split(), "--limit-mm-per-prompt", json.dumps(limits)]) == 0
+    engine = served[0][0]["tiny-vl"]
+    media = engine.media
+    assert engine.limit_mm_per_prompt == {"image": 4, "video": 1}
+    assert (media.max_video_bytes, media.max_audio_bytes) == (MIB, 2 * MIB)
+    assert (media.max_video_frames, media.max_frame_pixels) == (9, 500)
+    assert (media.max_video_s, media.max_audio_s) == (1.5, 30.0)
+
+
 def test_the_key_may_come_from_the_environment(served: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SENSORIUM_API_KEY", "secret")
     assert run(["serve"]) == 0
@@ -86,6 +99,7 @@ def test_the_key_may_come_from_the_environment(served: list[Any], monkeypatch: p
 @pytest.mark.parametrize(
     ("line", "words"),
     [
+        (["serve", "--engine", "steam"], "'auto', 'native', 'transformers'"),
         (["serve", "--dtype", "int3"], "'bfloat16', 'float16', 'float32'"),
         (["serve", "--device", "tpu"], "auto, cpu, cuda, cuda:N"),
         (["serve", "--block-size", "7"], "'16', '32'"),

@@ -32,7 +32,7 @@ ALLOWED = {
 }
 # What may never be reached by importing the front, however indirectly: the gateway starts in a fraction of a second.
 GATEWAY = ("sensorium.server.app", "sensorium.server.run", "sensorium.registry.pool", "sensorium.cli")
-HEAVY = {"torch", "transformers", "tokenizers", "PIL", "numpy", "safetensors", "jinja2"}
+HEAVY = {"torch", "transformers", "tokenizers", "PIL", "numpy", "safetensors", "jinja2", "av", "soundfile", "soxr"}
 
 
 @cache
@@ -88,11 +88,14 @@ def test_the_gateway_reaches_nothing_heavy(entry: str) -> None:
 
 
 def test_nothing_imports_what_is_only_for_tests() -> None:
+    """Nor a package that belongs to one file: transformers is `hf/library.py`'s, within its functions."""
     for module in FILES:
         for node in ast.walk(ast.parse(FILES[module].read_text())):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for name in names:
+                if module == "sensorium.hf.library" and name.split(".")[0] == "transformers":
+                    continue
                 forbidden = {"transformers", "pickle", "marshal", "shelve", "ray", "vllm", "torchvision", "torchaudio"}
                 assert name.split(".")[0] not in forbidden, f"{module} imports {name}"
 

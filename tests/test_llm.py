@@ -64,11 +64,11 @@ def test_pictures_arrive_as_rgb(llm: LLM, image: object) -> None:
 
 
 def test_pictures_are_turned_as_their_exif_says(llm: LLM) -> None:
-    from sensorium.inputs import to_item
+    from sensorium.in_memory import to_item
 
     picture = Image.new("RGB", (4, 2))
     picture.getexif()[0x0112] = 6
-    item = to_item(picture, "here")
+    item = to_item("image", picture, "here")
     assert item.size == (4, 2)
 
 

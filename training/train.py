@@ -135,10 +135,10 @@ def alone(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--see-steps", type=int, default=2200)
-    parser.add_argument("--think-steps", type=int, default=1779)
-    parser.add_argument("--practise-steps", type=int, default=1600)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--see-steps", type=int, default=2000)
+    parser.add_argument("--think-steps", type=int, default=3600)
+    parser.add_argument("--practise-steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=650)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--only", choices=["see", "think"], help="this stage alone")
     parser.add_argument("--work", type=Path, default=WORK)

@@ -1,27 +1,28 @@
-"""What the offline API takes: prompts with pictures in memory, and OpenAI messages."""
+"""What the offline API takes: prompts with media in memory, and OpenAI messages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, cast
 
-import numpy as np
-from PIL import Image, ImageOps
+import msgspec
 
 from sensorium.errors import InvalidRequest
+from sensorium.in_memory import to_item, to_items
 from sensorium.protocol.content import WireMessage, parse_messages
+from sensorium.protocol.media_options import check_video_kwargs, media_options
 from sensorium.protocol.parsed import Parsed
-from sensorium.types import MediaItem, MediaSlot, MediaSource, Message, Request, SamplingParams
+from sensorium.types import MediaItem, MediaSlot, MediaSource, Message, Modality, Request, SamplingParams
 
 _PROMPT_KEYS = ("prompt", "prompt_token_ids", "multi_modal_data", "mm_processor_kwargs", "cache_salt")
 
 
 class PromptDict(TypedDict, total=False):
-    """One prompt: `prompt` or `prompt_token_ids`, and the pictures it has placeholders for."""
+    """One prompt: `prompt` or `prompt_token_ids`, and the media it has placeholders for."""
 
     prompt: str
     prompt_token_ids: list[int]
-    multi_modal_data: Mapping[str, Any]  # {"image": a PIL image, an (h, w, 3) uint8 array, or a list of them}
+    multi_modal_data: Mapping[str, Any]  # {"image" | "video" | "audio": what `in_memory` takes, or a list of it}
     mm_processor_kwargs: dict[str, Any] | None
     cache_salt: str
 
@@ -77,7 +78,7 @@ def from_prompt(prompt: Prompt, model: str, request_id: str, sampling: SamplingP
         prompt=given.get("prompt"),
         prompt_token_ids=given.get("prompt_token_ids"),
         media=_media(given.get("multi_modal_data") or {}),
-        mm_processor_kwargs=dict(given.get("mm_processor_kwargs") or {}),
+        mm_processor_kwargs=check_video_kwargs(dict(given.get("mm_processor_kwargs") or {}), "mm_processor_kwargs"),
         cache_salt=given.get("cache_salt") or "",
     )
     return Parsed(model, request)
@@ -86,48 +87,59 @@ def from_prompt(prompt: Prompt, model: str, request_id: str, sampling: SamplingP
 def from_messages(
     messages: Sequence[Mapping[str, Any]], model: str, request_id: str, sampling: SamplingParams, **template: Any
 ) -> Parsed:
-    """Return the request of a conversation. Beside OpenAI's parts there is {"type": "image", "image": PIL image}.
+    """Return the request of a conversation.
+
+    Beside OpenAI's parts there is {"type": "image", "image": PIL image}, and the same with "video" and "audio".
 
     Raises:
         InvalidRequest: `param` is the path of what is wrong.
     """
-    pictures: list[MediaItem] = []
+    in_memory: list[MediaItem] = []
     wire = [
         WireMessage(
-            **{**message, "content": _set_aside(message.get("content"), f"messages[{number}].content", pictures)}
+            **{**message, "content": _set_aside(message.get("content"), f"messages[{number}].content", in_memory)}
         )
         for number, message in enumerate(messages)
     ]
     parsed, sources = parse_messages(wire)
-    parsed, sources = _renumber(parsed, sources, len(pictures))
-    request = Request(request_id, sampling, messages=parsed, media=tuple(pictures), **template)
+    parsed, sources = _renumber(parsed, sources, len(in_memory))
+    request = Request(request_id, sampling, messages=parsed, media=tuple(in_memory), **template)
     return Parsed(model, request, sources)
 
 
 _ASIDE = "in-memory:"
+_IN_MEMORY: dict[Any, Modality] = {"image": "image", "image_pil": "image", "video": "video", "audio": "audio"}
 
 
-def _set_aside(content: Any, where: str, pictures: list[MediaItem]) -> Any:
-    """Put pictures that are in memory into `pictures`, and an address that says so into the content."""
+def _set_aside(content: Any, where: str, items: list[MediaItem]) -> Any:
+    """Put media that are in memory into `items`, and an address that says so into the content."""
     if not isinstance(content, list):
         return content
-    parts: list[Any] = []
-    for number, part in enumerate(content):
-        if isinstance(part, Mapping) and part.get("type") in ("image", "image_pil"):
-            path = f"{where}[{number}]"
-            pictures.append(to_item(part.get("image", part.get("image_pil")), path))
-            parts.append({"type": "image_url", "image_url": f"{_ASIDE}{len(pictures) - 1}"})
-        else:
-            parts.append(part)
-    return parts
+    return [_aside(part, f"{where}[{number}]", items) for number, part in enumerate(content)]
+
+
+def _aside(part: Any, path: str, items: list[MediaItem]) -> Any:
+    kind = _IN_MEMORY.get(part.get("type")) if isinstance(part, Mapping) else None
+    if kind is None:
+        return part
+    given = part.get(kind, part.get("image_pil"))
+    urls = given if isinstance(given, (list, tuple)) else [given]
+    if all(isinstance(url, (str, Mapping)) for url in urls):
+        return part  # addresses: the wire's own forms
+    others = {
+        name: value for name, value in part.items() if name not in ("type", "image", "image_pil", "video", "audio")
+    }
+    options = media_options(kind, ((others, path),))
+    items.append(msgspec.structs.replace(to_item(kind, given, path), options=options))
+    return {"type": f"{kind}_url", f"{kind}_url": f"{_ASIDE}{len(items) - 1}"}
 
 
 def _renumber(
-    messages: tuple[Message, ...], sources: tuple[MediaSource, ...], num_pictures: int
+    messages: tuple[Message, ...], sources: tuple[MediaSource, ...], num_in_memory: int
 ) -> tuple[tuple[Message, ...], tuple[MediaSource, ...]]:
     """Let slots count pictures in memory first, then the sources that have to be fetched."""
     fetched = [index for index, source in enumerate(sources) if not source.url.startswith(_ASIDE)]
-    place = {index: num_pictures + position for position, index in enumerate(fetched)}
+    place = {index: num_in_memory + position for position, index in enumerate(fetched)}
     for index, source in enumerate(sources):
         if index not in place:
             place[index] = int(source.url.removeprefix(_ASIDE))
@@ -148,27 +160,10 @@ def _renumber(
 def _media(data: Mapping[str, Any]) -> tuple[MediaItem, ...]:
     items: list[MediaItem] = []
     for kind, value in data.items():
-        if kind != "image":
-            raise InvalidRequest(f"multi_modal_data[{kind!r}] is not supported; 'image' is.", param="multi_modal_data")
-        images = value if isinstance(value, (list, tuple)) else [value]
-        items += [to_item(image, f"multi_modal_data['image'][{number}]") for number, image in enumerate(images)]
+        if kind not in ("image", "video", "audio"):
+            raise InvalidRequest(
+                f"multi_modal_data[{kind!r}] is not supported; 'image', 'video' and 'audio' are.",
+                param="multi_modal_data",
+            )
+        items += to_items(kind, value, f"multi_modal_data[{kind!r}]")
     return tuple(items)
-
-
-def to_item(image: Any, where: str) -> MediaItem:
-    """Return a picture as raw RGB, turned the way its EXIF data says.
-
-    Raises:
-        InvalidRequest: it is neither a PIL image nor an (h, w, 3) uint8 array.
-    """
-    if isinstance(image, Image.Image):
-        try:
-            image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-        except (OSError, SyntaxError, ValueError):
-            raise InvalidRequest(f"The picture at {where} cannot be decoded.", param=where) from None
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        what = (
-            f"an array of shape {image.shape} and type {image.dtype}" if isinstance(image, np.ndarray) else type(image)
-        )
-        raise InvalidRequest(f"{where} is {what}; give a PIL image or an (h, w, 3) uint8 array.", param=where)
-    return MediaItem("image", image.tobytes(), where, (image.shape[0], image.shape[1]))

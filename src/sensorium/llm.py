@@ -71,7 +71,7 @@ class LLM:
                 def on_progress(phase: str, fraction: float) -> None:
                     progress.update(task, description=f"Loading: {phase}", completed=fraction)
 
-                self._handle = self._wait(LocalHandle.load(_loader or _native(), settings, on_progress))
+                self._handle = self._wait(LocalHandle.load(_loader or _chosen(), settings, on_progress))
         except BaseException:
             self._stop_loop()
             self._closed = True
@@ -290,10 +290,10 @@ class _OneModel:
         self._handle.close()
 
 
-def _native() -> LocalLoader:
-    from sensorium.worker.native import NativeModel  # here, because it imports torch
+def _chosen() -> LocalLoader:
+    from sensorium.worker.engines import ChosenModel  # here, because it imports torch
 
-    return NativeModel.load
+    return ChosenModel.load
 
 
 def _no_lora(lora_request: object) -> None:

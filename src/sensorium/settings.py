@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import platformdirs
+
+Engine = Literal["auto", "native", "transformers"]
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -16,12 +18,22 @@ GIB = 1 << 30
 class MediaLimits(msgspec.Struct, frozen=True):
     """Ceilings for one media item; a request can only lower them."""
 
-    max_bytes: int = 20 * MIB  # of the encoded file
+    max_bytes: int = 20 * MIB  # of an encoded picture, one frame of a list included
+    max_video_bytes: int = 64 * MIB
+    max_audio_bytes: int = 25 * MIB
+    max_request_bytes: int = 256 * MIB  # of all items of one request
     max_pixels: int = 64_000_000  # width * height, checked from the header before anything is decoded
     max_aspect_ratio: int = 200  # Qwen's processor refuses more; so does every family of the tile kind
-    decode_timeout_s: float = 10.0
-    decode_memory_bytes: int = 1 * GIB  # RLIMIT_AS of the decoding child
+    max_frame_pixels: int = 36_000_000  # of a video's picture; 8K is 33 million
+    max_video_frames: int = 768  # taken from one video
+    max_video_pixels: int = 300_000_000  # of all frames taken from one video, after downscaling
+    max_video_s: float = 3600.0
+    max_audio_s: float = 600.0
+    decode_timeout_s: float = 10.0  # of a picture
+    decode_clip_timeout_s: float = 30.0  # of a video or a sound
+    decode_memory_bytes: int = 1 * GIB  # RLIMIT_AS of a decoding child
     fetch_timeout_s: float = 10.0  # whole download, redirects included
+    fetch_video_timeout_s: float = 30.0
     max_redirects: int = 3
     allow_private: bool = False  # loopback, private and link-local addresses
     allowed_local_path: str | None = None  # file:// URLs are refused unless below this folder
@@ -33,6 +45,7 @@ class EngineSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     model: str  # a local directory, or a hub id such as Qwen/Qwen3-VL-2B-Instruct
     name: str = ""  # the name in responses; default: `model`
     revision: str | None = None
+    engine: Engine = "auto"  # native: ours; transformers: that library's model, one request after another
     dtype: str = "auto"  # auto | bfloat16 | float16 | float32
     device: str = "auto"  # auto | cpu | cuda | cuda:N
     max_model_len: int | None = None

@@ -41,25 +41,51 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     extra: dict[str, Any] = {}  # name, tool_calls, tool_call_id ...: handed to the chat template as they are
 
 
-class MediaSource(msgspec.Struct, frozen=True):
-    """A media item before its bytes are here: `url` is http(s):, data: or file:."""
+class MediaOptions(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What part of a clip is meant, and how many frames of it. None: as the request, or else the model, says.
+
+    `start` and `end` are seconds. Only `start` and `end` apply to audio, none to images. Of a video that comes as a
+    list of frames, `fps` says how many of them there are to a second.
+    """
+
+    fps: float | None = None
+    num_frames: int | None = None
+    max_frames: int | None = None
+    start: float | None = None
+    end: float | None = None
+
+
+class MediaSource(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A media item before its bytes are here: `url` is http(s):, data: or file:.
+
+    A video may be a list of pictures instead: their URLs are `frames`, and `url` is empty.
+    """
 
     kind: Modality
     url: str
     where: str  # "messages[1].content[0].image_url": every error about the item names it
+    options: MediaOptions = MediaOptions()
+    frames: tuple[str, ...] = ()
 
 
 class MediaItem(msgspec.Struct, frozen=True, omit_defaults=True):
     """A media item with its bytes.
 
-    `data` is an encoded file (PNG, JPEG, ...), or, where `size` = (height, width) is given, raw RGB bytes
-    (height * width * 3) of a picture the caller had already decoded.
+    `data` is an encoded file (PNG, MP4, MP3, ...), or what the caller had already decoded:
+    * where `size` = (height, width) is given, raw RGB: one picture, or the frames of a video one after another;
+      `times`, where known, are the frames' seconds;
+    * where `rate` is given, mono float32 samples, little-endian; rate 0 is the rate the model wants.
+    A video that came as a list of pictures has them, encoded, in `frames`, and no `data`.
     """
 
     kind: Modality
     data: bytes
     where: str
     size: tuple[int, int] | None = None
+    options: MediaOptions = MediaOptions()
+    frames: tuple[bytes, ...] = ()
+    times: tuple[float, ...] = ()
+    rate: int | None = None
 
 
 def _plain(bound: float) -> str:
@@ -223,4 +249,5 @@ class ModelInfo(msgspec.Struct, frozen=True):
     weights_bytes: int
     kv_cache_tokens: int
     load_s: float
+    engine: str = "native"
     limit_mm_per_prompt: dict[str, int] = {}

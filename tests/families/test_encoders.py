@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from sensorium.errors import ConfigurationError
 from sensorium.families import find
 from sensorium.families.family import Encoder, EncoderInput, Family, Layout
-from tests.checkpoints import GRID_FAMILIES, VISION_FAMILIES
+from tests.checkpoints import GRID_FAMILIES, TILE_FAMILIES, VISION_FAMILIES
 from tests.families.conftest import Checkpoint, image_processor, read_config
 from tests.families.reference import reference_features
 
@@ -99,18 +99,22 @@ def test_bfloat16_stays_near_float32(name: str, checkpoint: Checkpoint) -> None:
         assert (ours.float() - wanted).norm() / wanted.norm() < 0.03
 
 
-@pytest.mark.parametrize("name", VISION_FAMILIES)
-def test_wrong_tensors_are_named(name: str, checkpoint: Checkpoint) -> None:
+@pytest.mark.parametrize(
+    ("name", "bias", "norm"),
+    [(name, "blocks.1.attn.qkv.bias", "blocks.0.norm1.weight") for name in GRID_FAMILIES]
+    + [(name, "layers.1.attn.k.bias", "layers.0.norm1.weight") for name in TILE_FAMILIES],
+)
+def test_wrong_tensors_are_named(name: str, bias: str, norm: str, checkpoint: Checkpoint) -> None:
     path = checkpoint(name)
     config = read_config(path)
     family = find(config)
     weights = encoder_weights(path, family)
     make = family.encoders["vision"]
 
-    missing = {key: value for key, value in weights.items() if key != "blocks.1.attn.qkv.bias"}
-    with pytest.raises(ConfigurationError, match=r"no tensor 'blocks\.1\.attn\.qkv\.bias'"):
+    missing = {key: value for key, value in weights.items() if key != bias}
+    with pytest.raises(ConfigurationError, match=f"no tensor '{bias}'"):
         make(config, torch.float32, CPU).load(missing)
-    with pytest.raises(ConfigurationError, match=r"'blocks\.0\.norm1\.weight' .* shape \(7,\).* asks for \(32,\)"):
-        make(config, torch.float32, CPU).load(weights | {"blocks.0.norm1.weight": torch.ones(7)})
+    with pytest.raises(ConfigurationError, match=rf"'{norm}' .* shape \(7,\).* asks for \(32,\)"):
+        make(config, torch.float32, CPU).load(weights | {norm: torch.ones(7)})
     with pytest.raises(ConfigurationError, match=r"does not use: stray\.weight"):
         make(config, torch.float32, CPU).load(weights | {"stray.weight": torch.ones(7)})

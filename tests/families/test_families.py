@@ -11,7 +11,7 @@ import pytest
 from sensorium.errors import ConfigurationError
 from sensorium.families import MODULES, find
 from sensorium.model.config import DecoderConfig
-from tests.checkpoints import FAMILIES, VISION_FAMILIES, Layout, model_config, tensor_shapes
+from tests.checkpoints import FAMILIES, TILE_FAMILIES, VISION_FAMILIES, Layout, model_config, tensor_shapes
 
 WANTED = {
     "qwen2_vl": {"head_dim": 16, "mrope_section": (2, 3, 3), "attention_bias": True, "tie_word_embeddings": True},
@@ -20,6 +20,8 @@ WANTED = {
         "head_dim": 32, "mrope_section": (6, 5, 5), "mrope_interleaved": True, "qk_norm": True,
         "tie_word_embeddings": True, "num_deepstack_layers": 2,
     },
+    "llava": {"head_dim": 16, "tie_word_embeddings": False},
+    "internvl": {"head_dim": 16, "attention_bias": True, "tie_word_embeddings": False},
     "qwen2": {"head_dim": 16, "attention_bias": True, "tie_word_embeddings": True},
     "qwen3": {"head_dim": 32, "qk_norm": True},
     "llama": {"head_dim": 16, "rope_theta": 500000.0},
@@ -70,7 +72,7 @@ def test_every_tensor_of_the_hub_has_a_name_here(name: str) -> None:
     assert len(set(targets)) == len(targets)
     decoders = [target[1] for target in targets if target is not None and target[0] == "decoder"]
     assert {"embed_tokens.weight", "norm.weight", "layers.2.mlp.down_proj.weight"} <= set(decoders)
-    assert not any(part.startswith(("model.", "language_model.", "visual.")) for part in decoders)
+    assert not any(part.startswith(("model.", "language_model.", "visual.", "vision_tower.")) for part in decoders)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +89,14 @@ def test_every_tensor_of_the_hub_has_a_name_here(name: str) -> None:
 )
 def test_names_of_all_writers_meet(name: str, target: tuple[str, str] | None) -> None:
     assert find(model_config("qwen2_5_vl")).rename(name) == target
+
+
+@pytest.mark.parametrize("name", TILE_FAMILIES)
+def test_old_and_new_names_of_tile_families_meet(name: str) -> None:
+    rename = find(model_config(name)).rename
+    old, new = ({rename(tensor) for tensor in tensor_shapes(name, layout)} for layout in ("hub", "saved"))
+    assert old == new
+    assert ("vision", "projector.linear_1.weight") in old
 
 
 def test_ties_may_stand_in_text_config_only() -> None:

@@ -17,6 +17,7 @@ from sensorium.model.attention import make_plan
 from sensorium.model.decoder import Decoder, Step
 from sensorium.model.weights import load_weights
 from sensorium.types import SamplingParams
+from tests.checkpoint_chat import write_internvl_chat
 from tests.checkpoints import FAMILIES, VISION_FAMILIES
 from tests.families.conftest import Checkpoint, image_processor, read_checkpoint, read_config
 from tests.families.reference import reference_logits
@@ -35,7 +36,8 @@ def load(path: Path) -> tuple[Family, Decoder, dict[str, Encoder]]:
     encoders = {name: make(config, torch.float32, CPU) for name, make in family.encoders.items()}
     for name, encoder in encoders.items():
         encoder.load(weights[name])
-    return family, Decoder(family.decoder(config), weights["decoder"]), encoders
+    tensors = family.convert(config, weights["decoder"]) if family.convert else weights["decoder"]
+    return family, Decoder(family.decoder(config), tensors), encoders
 
 
 def pictures(path: Path, family: Family, count: int) -> list[EncoderInput]:
@@ -120,3 +122,39 @@ def test_greedy_tokens_equal_transformers(name: str, checkpoint: Checkpoint) -> 
         # The whole prefix again each time: transformers' positions of generated tokens are tested as well.
         wanted.append(int(reference_logits(path, name, wanted, images)[-1].argmax()))
     assert sequence.token_ids == wanted
+
+
+@pytest.mark.parametrize("name", VISION_FAMILIES)
+def test_however_the_work_is_cut_the_tokens_are_the_same(name: str, checkpoint: Checkpoint) -> None:
+    path = checkpoint(name)
+    family, decoder, encoders = load(path)
+    prompt = build_prompt(path, family, pictures(path, family, 2))
+    found = []
+    for cached in (False, True):
+        for chunk in (1, 7, 64, 2048):
+            limits = EngineLimits(128, 8, max_num_batched_tokens=chunk, prefix_caching=cached)
+            engine = Engine(decoder, encoders, limits)
+            for _ in range(1 + cached):  # the second time most of it is in the cache
+                sequence = Sequence(("a", 0), prompt, SamplingParams(temperature=0.0), 6, frozenset(), seed=0)
+                assert engine.add(sequence)
+                while sequence.num_output_tokens < 6:
+                    engine.step()
+                engine.remove(sequence)
+                found.append(sequence.token_ids[sequence.num_prompt_tokens :])
+            assert sequence.num_cached > 0 or not cached
+    assert all(tokens == found[0] for tokens in found)
+
+
+@pytest.mark.parametrize("decoder_kind", ["qwen2", "internlm2"])
+def test_internvl_of_its_authors_is_internvl(decoder_kind: str, tmp_path: Path) -> None:
+    """The same weights under the authors' names give transformers' logits of the layout it can read."""
+    hf, chat = tmp_path / "hf", tmp_path / "chat"
+    write_internvl_chat(hf, chat, decoder_kind)
+    family, decoder, encoders = load(chat)
+    assert family.name == "internvl_chat"
+    images = pictures(chat, family, 3)
+    prompt = build_prompt(chat, family, images)
+    by_transformers = find(read_config(hf))
+    assert prompt.token_ids == build_prompt(hf, by_transformers, pictures(hf, by_transformers, 3)).token_ids
+    wanted = reference_logits(hf, "internvl", prompt.token_ids, images)
+    torch.testing.assert_close(our_logits(decoder, encoders, prompt), wanted, atol=1e-4, rtol=0)

@@ -143,9 +143,9 @@ def test_the_child_ends_with_its_parent(encode: Any, tmp_path: Path) -> None:
         data = open(sys.argv[1], "rb").read()
         thread = threading.Thread(target=decoder.decode_image, args=[MediaItem("image", data, "")])
         thread.start(); thread.join()
-        child = decoder._idle.queue[0].result().process.pid
+        child = decoder._pools["image"]._idle.queue[0].result().process.pid
         decoder.decode_image(MediaItem("image", data, ""))
-        assert decoder._idle.queue[0].result().process.pid == child
+        assert decoder._pools["image"]._idle.queue[0].result().process.pid == child
         os.kill(child, 19)  # stopped, so that only the kernel can end it, not the closed socket
         print(child, flush=True)
         os.kill(os.getpid(), 9)

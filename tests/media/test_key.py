@@ -4,8 +4,11 @@ import itertools
 import random
 from typing import Any
 
+import pytest
+
 from sensorium.media.key import media_key
-from sensorium.types import MediaItem
+from sensorium.media.sampling import Sampling
+from sensorium.types import MediaItem, MediaOptions
 
 
 def key(
@@ -17,6 +20,21 @@ def key(
     where: str = "",
 ) -> bytes:
     return media_key(MediaItem("image", data, where, size), salt, fingerprint, options or {})
+
+
+EVEN = Sampling()
+
+
+def video_key(sampling: Sampling | None = EVEN, options: dict[str, Any] | None = None, **fields: Any) -> bytes:
+    item = MediaItem("video", b"" if "frames" in fields else b"data", "", **fields)
+    return media_key(item, "salt", b"print", options or {}, sampling)
+
+
+def test_a_video_has_no_key_without_its_sampling_and_one_however_that_was_said() -> None:
+    with pytest.raises(ValueError, match="sampling"):
+        video_key(None)
+    said = MediaItem("video", b"data", "", options=MediaOptions(fps=1.0))
+    assert media_key(said, "salt", b"print", {}, Sampling(fps=1.0)) == video_key(Sampling(fps=1.0))
 
 
 def test_equal_items_have_equal_keys_wherever_they_stand() -> None:
@@ -38,7 +56,23 @@ def test_every_part_counts() -> None:
         key(size=(4, 1)),
         key(size=(11, 4)),
         key(size=(1, 14)),
-        media_key(MediaItem("video", b"data", ""), "salt", b"print", {}),
+        media_key(MediaItem("audio", b"data", ""), "salt", b"print", {}),
+        media_key(MediaItem("audio", b"data", "", rate=0), "salt", b"print", {}),
+        media_key(MediaItem("audio", b"data", "", rate=8000), "salt", b"print", {}),
+        media_key(MediaItem("audio", b"data", "", options=MediaOptions(start=1.0)), "salt", b"print", {}),
+        media_key(MediaItem("audio", b"data", "", options=MediaOptions(end=1.0)), "salt", b"print", {}),
+        video_key(),
+        video_key(Sampling(fps=1.0)),
+        video_key(Sampling(num_frames=2)),
+        video_key(Sampling(max_frames=2)),
+        video_key(Sampling(spread="middles")),
+        video_key(Sampling(start=1.0)),
+        video_key(options={"max_pixels": 9}),
+        video_key(frames=(b"da", b"ta")),
+        video_key(frames=(b"dat", b"a")),
+        video_key(frames=(b"data",)),
+        video_key(times=(0.0, 1.0)),
+        video_key(size=(2, 2)),
     ]
     assert len(set(keys)) == len(keys)
 

@@ -18,8 +18,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "socket": (
         "media/address.py",  # looks names up
         "media/channel.py",  # the decoding child's socket pair
+        "media/answer_image.py",  # types of the same
+        "media/answer_video.py",
+        "media/answer_audio.py",
         "media/child.py",
-        "media/decode.py",
+        "media/child_process.py",
         "worker/",  # gateway and worker talk over one
         "server/",  # binds the port
     ),
@@ -33,7 +36,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "aiohttp": (),
     "http.client": (),
     "ftplib": (),
-    "av": (),
+    "av": ("media/container.py", "media/video.py", "media/audio.py"),
+    "av.open": ("media/container.py",),
+    "soundfile": ("media/audio.py",),
+    "soxr": ("media/audio.py",),
     "cv2": (),
     "imageio": (),
     "PIL.Image.open": (),  # by format class only, in media/image.py
@@ -41,7 +47,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "PIL.JpegImagePlugin": ("media/image.py",),
     "PIL.PngImagePlugin": ("media/image.py",),
     "PIL.GifImagePlugin": ("media/image.py",),
-    "PIL.WebPImagePlugin": ("media/image.py",),
+    "PIL.WebPImagePlugin": ("media/image.py", "media/video.py"),
     "PIL.BmpImagePlugin": ("media/image.py",),
     "asyncio.open_connection": ("worker/",),
     "asyncio.open_unix_connection": ("worker/",),

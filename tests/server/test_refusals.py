@@ -166,6 +166,26 @@ def test_modality_the_model_lacks_names_those_it_has() -> None:
         assert body["param"] == "messages[0].content[0].image_url"
 
 
+@pytest.mark.parametrize("kind", ["video", "audio"])
+def test_clips_are_refused_by_kind_and_place(kind: str) -> None:
+    with served(model=EchoModel(modalities=("text", "image"))) as server:
+        part = {"type": f"{kind}_url", f"{kind}_url": {"url": "http://127.0.0.1:1/never-asked"}}
+        body = check_superset(server.chat([IMAGE, part]), 400)
+        assert f"of kind {kind}" in body["message"]
+        assert (body["param"], body["code"]) == (f"messages[0].content[1].{kind}_url", "unsupported_modality")
+
+
+def test_every_kind_has_its_own_limit() -> None:
+    model = EchoModel(modalities=("text", "image", "video"), limit_mm_per_prompt={"image": 1, "video": 1})
+    with served(model=model) as server:
+        clip = {"type": "video_url", "video_url": "data:video/jpeg;base64,AAAA,AAAA"}
+        assert server.chat([IMAGE, clip]).status_code == 200
+        turns = [{"role": "user", "content": [clip]}, {"role": "user", "content": [IMAGE, clip]}]
+        body = check_superset(server.post("/v1/chat/completions", {"messages": turns}), 400)
+        assert body["message"] == "At most 1 video(s) may be provided in one request."
+        assert body["param"] == "messages[1].content[1].video_url"
+
+
 def test_media_limit_counts_the_whole_history() -> None:
     with served(model=EchoModel(limit_mm_per_prompt={"image": 2})) as server:
         turns = [{"role": "user", "content": [IMAGE]}, {"role": "assistant", "content": "ok"}]

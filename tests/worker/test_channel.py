@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sensorium.types import Delta
+from sensorium.types import Delta, MediaItem, MediaOptions, Request, SamplingParams
 from sensorium.worker import frames
 from sensorium.worker.channel import BrokenFrame, FrameBuffer, pack
 from sensorium.worker.outbox import Outbox
@@ -24,6 +24,18 @@ def test_frames_survive_any_cut(texts: list[str], cuts: list[int]) -> None:
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     received = [frame for start, end in pairwise(edges) for frame in buffer.feed(data[start:end])]
     assert received == sent
+
+
+def test_media_of_every_kind_cross_whole() -> None:
+    media = (
+        MediaItem("image", b"png", "a"),
+        MediaItem("video", b"", "b", frames=(b"x", b"yy"), options=MediaOptions(fps=0.5, end=3.0)),
+        MediaItem("video", bytes(24), "c", (2, 2), times=(0.0, 0.25)),
+        MediaItem("audio", bytes(8), "d", rate=0),
+        MediaItem("audio", b"mp3", "e", options=MediaOptions(start=1.0)),
+    )
+    frame = frames.Generate(Request("id", SamplingParams(), prompt="x", media=media))
+    assert frames.to_worker.decode(frames.encode(frame)[4:]) == frame
 
 
 @given(st.binary(min_size=4, max_size=200))

@@ -15,6 +15,9 @@ MODULES = {
     "Qwen2VLForConditionalGeneration": "qwen2_vl",
     "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
     "Qwen3VLForConditionalGeneration": "qwen3_vl",
+    "LlavaForConditionalGeneration": "llava",
+    "InternVLForConditionalGeneration": "internvl",
+    "InternVLChatModel": "internvl_chat",
     "MiniCPMV 2.5": "minicpm_v_2_5",
     "MiniCPMV 2.6": "minicpm_v_2_6",
     "MiniCPMV 4.0": "minicpm_v_4_0",
@@ -23,6 +26,12 @@ MODULES = {
     "LlamaForCausalLM": "llama",
     "MistralForCausalLM": "llama",
 }
+
+
+def serves(config: Config) -> bool:
+    """Whether a family serves the checkpoint with this config.json."""
+    architectures = config.get("architectures")
+    return isinstance(architectures, list) and bool(architectures) and str(architectures[0]) in MODULES
 
 
 def find(config: Config) -> Family:

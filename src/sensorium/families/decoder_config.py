@@ -91,10 +91,10 @@ def read_decoder(
 
 
 def _tied(config: Config, text: Config) -> bool:
-    """The top key counts where there is one, as in transformers 5; Qwen2-VL files may have it in text_config only."""
+    """The top key counts where there is one, as in transformers 5; some families may have it in text_config only."""
     outer = bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
-    qwen2 = str(config.get("model_type", "")).startswith("qwen2")
-    return outer or (qwen2 and bool(text.get("tie_word_embeddings", False)))
+    either = str(config.get("model_type", "")).startswith(("qwen2", "llava"))
+    return outer or (either and bool(text.get("tie_word_embeddings", False)))
 
 
 def _max_positions(text: Config) -> int:

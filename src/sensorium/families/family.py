@@ -149,6 +149,8 @@ class Family:
             layers.N.mlp.{gate,up,down}_proj.weight, norm.weight, lm_head.weight.
         media: "image", "video", "audio" -> how the model takes it; empty: text only.
         encoders: name -> (config.json, dtype, device) -> Encoder with empty weights.
+        convert: (config.json, decoder tensors as renamed) -> the same by the names above, where a tensor has to be cut
+            or joined. None: nothing has.
         positions: (prompt length, spans, config.json) -> ((3, n) int64, delta): M-RoPE positions of the
             prompt; token number i >= n has position i + delta on all three axes. None: plain 1-d positions.
         end_tokens: tokens that end an answer, beside those which the checkpoint's files name.
@@ -160,6 +162,7 @@ class Family:
     rename: Callable[[str], tuple[str, str] | None]
     media: Mapping[str, Media] = field(default_factory=dict)
     encoders: Mapping[str, Callable[[Config, torch.dtype, torch.device], Encoder]] = field(default_factory=dict)
+    convert: Callable[[Config, Mapping[str, torch.Tensor]], Mapping[str, torch.Tensor]] | None = None
     positions: Callable[[int, Sequence[MediaSpan], Config], tuple[npt.NDArray[np.int64], int]] | None = None
     end_tokens: tuple[str, ...] = ()
 

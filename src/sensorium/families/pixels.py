@@ -2,8 +2,8 @@
 
 Equal to transformers' torchvision-backed processors, which resize uint8 with torch's own antialiased kernels, as
 here; only normalising is one multiply-add instead of a subtraction and a division, so values agree to 2e-6. The
-Pillow-backed ones resize with Pillow, which rounds between its two passes elsewhere: under 1 % of the values differ,
-by one grey level, rarely two (0.015 / 0.03 after normalising).
+Pillow-backed ones resize with Pillow, which rounds elsewhere: mostly under 1 % of the values differ, for some pairs of
+sizes a quarter, by one grey level, rarely two (0.015 / 0.03 after normalising).
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from sensorium.errors import MediaError
 
 _WHITESPACE = b" \t\r\n\x0b\x0c"
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_FRAME_LIST = re.compile(r"\s*data:\s*video/(jpeg|jpg|png|webp)\s*;\s*base64\s*,", re.IGNORECASE)
 _BASE64 = re.compile(r";\s*base64\s*$", re.IGNORECASE)
 
 
@@ -31,6 +32,37 @@ def decode_data_url(url: str, max_bytes: int) -> bytes:
     if len(data) > max_bytes:
         raise too_large(len(data), max_bytes)
     return data
+
+
+def is_frame_list(url: str) -> bool:
+    """Return whether `url` is a video whose frames are pictures: `data:video/jpeg;base64,FRAME,FRAME,...`."""
+    return _FRAME_LIST.match(url[:64]) is not None
+
+
+def decode_frame_list(url: str, max_bytes: int, max_total_bytes: int, max_frames: int) -> tuple[bytes, ...]:
+    """Return the encoded frames of such a video.
+
+    Args:
+        max_bytes: of one frame.
+
+    Raises:
+        MediaError: too many frames or bytes, or one is not valid base64.
+    """
+    _, _, payload = url.partition(",")
+    count = payload.count(",") + 1
+    if count > max_frames:
+        raise MediaError(f"it has {count} frames; the limit is {max_frames}. Send fewer", code="media_too_large")
+    if len(payload) * 3 // 4 > max_total_bytes + 3 * count:
+        raise too_large(len(payload) * 3 // 4, max_total_bytes)
+    frames: list[bytes] = []
+    for number, text in enumerate(payload.split(",")):
+        try:
+            frames.append(_decode_base64(text, max_bytes))
+        except MediaError as error:
+            raise MediaError(f"frame {number}: {error.message}", code=error.code) from None
+        if not frames[-1]:
+            raise MediaError(f"frame {number} is empty")
+    return tuple(frames)
 
 
 def _decode_base64(payload: str, max_bytes: int) -> bytes:

@@ -21,18 +21,27 @@ _MAX_DIALLED = 4  # addresses tried for one host
 _MAX_PIECE = 1 << 18
 
 
-async def download(url: str, limits: MediaLimits, resolve: Resolve, permit: Permit) -> bytes:
+async def download(
+    url: str,
+    limits: MediaLimits,
+    resolve: Resolve,
+    permit: Permit,
+    *,
+    max_bytes: int,
+    timeout_s: float,
+) -> bytes:
     """Return the body at `url`, following redirects by hand so that each hop is checked like the first.
 
-    The caller sets the deadline. No proxy, no cookies, no credentials, no connection shared with another call.
+    The caller sets the deadline, and names it as `timeout_s`. No proxy, no cookies, no credentials, no connection
+    shared with another call.
 
     Raises:
-        MediaError: an address is not permitted, the answer is not 200, or the body is over `limits.max_bytes`.
+        MediaError: an address is not permitted, the answer is not 200, or the body is over `max_bytes`.
     """
     target = parse_http_url(url)
     for _ in range(limits.max_redirects + 1):
         addresses = await _checked_addresses(target, limits, resolve, permit)
-        answer = await _get(target, addresses, limits)
+        answer = await _get(target, addresses, max_bytes, timeout_s)
         if isinstance(answer, bytes):
             return answer
         target = _next_hop(target, answer)
@@ -64,9 +73,9 @@ async def _checked_addresses(target: HttpUrl, limits: MediaLimits, resolve: Reso
     return addresses
 
 
-async def _get(target: HttpUrl, addresses: Sequence[str], limits: MediaLimits) -> bytes | str:
+async def _get(target: HttpUrl, addresses: Sequence[str], max_bytes: int, timeout_s: float) -> bytes | str:
     """Return the body, or the `Location` of a redirect."""
-    backend = _Pinned(addresses[:_MAX_DIALLED], limits.fetch_timeout_s)
+    backend = _Pinned(addresses[:_MAX_DIALLED], timeout_s)
     headers = (
         ("Host", target.authority),
         ("User-Agent", f"sensorium/{__version__}"),
@@ -88,7 +97,7 @@ async def _get(target: HttpUrl, addresses: Sequence[str], limits: MediaLimits) -
                 raise MediaError(
                     f"the server answered with HTTP status {response.status}; 200 is needed", code="media_unreachable"
                 )
-            return await _read(response, found, limits.max_bytes)
+            return await _read(response, found, max_bytes)
     except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
         if isinstance(error.__context__, ssl.SSLCertVerificationError):  # the pool clears __cause__
             reason = "no secure connection to its host: the certificate was not accepted"

@@ -5,10 +5,12 @@ Imported by the child alone, so only Pillow and the standard library are importe
 
 from __future__ import annotations
 
+# Pillow imports these two at the first GIF and at the first picture with EXIF; here it is in time.
+import copy  # noqa: F401
 import io
 import warnings
 
-import PIL.TiffImagePlugin  # noqa: F401  (Pillow imports it at the first picture with EXIF; here it is in time)
+import PIL.TiffImagePlugin  # noqa: F401
 from PIL import Image, ImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -59,7 +61,7 @@ def decode_rgb(data: bytes | bytearray, max_pixels: int, max_aspect_ratio: int) 
             check_size(image.height, image.width, max_pixels, max_aspect_ratio)
             image.load()
             check_size(image.height, image.width, max_pixels, max_aspect_ratio)
-            return _turn(_to_rgb(image), _orientation(image))
+            return _turn(to_rgb(image), _orientation(image))
     except (Rejected, MemoryError):
         raise
     except Image.DecompressionBombError:
@@ -78,11 +80,11 @@ def _unknown(data: bytes | bytearray) -> str:
     return "is not a JPEG, PNG, GIF, WebP or BMP file" + (f"; it looks like {other}" if other else "")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """Return `image` in mode RGB.
 
     What is transparent becomes white, as in Qwen's own qwen_vl_utils and in vLLM. Dropping alpha, as Pillow's
-    convert("RGB") and transformers' convert_to_rgb do, shows whatever colour the transparent pixels happen to
+    convert("RGB") and transformers' convertto_rgb do, shows whatever colour the transparent pixels happen to
     have, mostly black: black text on a transparent ground would become a black rectangle.
     """
     if image.mode.startswith("I"):  # 16 bits per pixel: Pillow's own conversion clips at 255 and gives white

@@ -31,6 +31,21 @@ class Taker:
             )
         return tensor
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._weights
+
+    def reshaped(self, name: str, *shape: int) -> torch.Tensor:
+        """Return tensor `name` without its axes of length one, as `shape`, which may have such axes of its own.
+
+        Raises:
+            ConfigurationError: as for a call.
+        """
+        if name in self._weights:
+            tensor = self._weights[name].squeeze()
+            if tuple(tensor.shape) == tuple(size for size in shape if size != 1):
+                self._weights[name] = tensor.view(shape)
+        return self(name, *shape)
+
     def optional(self, name: str) -> torch.Tensor | None:
         """Return tensor `name`, or None where the checkpoint has none."""
         return self._weights.pop(name, None)

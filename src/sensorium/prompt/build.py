@@ -50,8 +50,9 @@ def build(
             takes = ", ".join(media_placeholder) or "text only"
             raise InvalidRequest(f"This model does not take {kind} input. It takes: {takes}.", param="messages")
     if request.messages is not None:
-        _check_slots(request.messages, kinds)
-        ids, text = _chat(request, tokenizer, template, media_placeholder, spellings or {})
+        check_slots(request.messages, kinds)
+        guard, rendered = render_chat(request, tokenizer, template, media_placeholder)
+        ids, text = guard.encode(_with_markers(rendered, spellings or {}))
         check_counts(ids, placeholder_ids, kinds, "messages")
     elif request.prompt is not None:
         text = request.prompt
@@ -72,13 +73,17 @@ def build(
     return list(ids), text
 
 
-def _chat(
-    request: Request,
-    tokenizer: Tokenizer,
-    template: ChatTemplate,
-    markers: Mapping[str, str],
-    spellings: Mapping[str, str],
-) -> tuple[list[int], str]:
+def render_chat(
+    request: Request, tokenizer: Tokenizer, template: ChatTemplate, markers: Mapping[str, str]
+) -> tuple[Guard, str]:
+    """Return the request's messages as the template writes them, and the guard that encodes what came out.
+
+    The text has the guard's breaks in it, so that every control literal found there is the template's. `markers` is
+    `build`'s `media_placeholder`.
+
+    Raises:
+        InvalidRequest: the template refuses the messages, or fails on them.
+    """
     guard = _guards.get(tokenizer)
     if guard is None:
         guard = _guards[tokenizer] = Guard(tokenizer)
@@ -88,14 +93,13 @@ def _chat(
     if reserved:
         raise InvalidRequest(f"{reserved[0]!r} cannot be set here.", param=f"chat_template_kwargs.{reserved[0]}")
     messages = request.messages or ()
-    rendered = template.render(
+    return guard, template.render(
         [_message(message, guard, template, markers) for message in messages],
         tools=guard.value(request.tools) if request.tools else None,
         add_generation_prompt=request.add_generation_prompt and not request.continue_final_message,
         continue_final_message=request.continue_final_message,
         variables={name: guard.value(value) for name, value in request.chat_template_kwargs.items()},
     )
-    return guard.encode(_with_markers(rendered, spellings))
 
 
 def _with_markers(text: str, spellings: Mapping[str, str]) -> str:
@@ -146,7 +150,12 @@ def _with_parsed_arguments(call: Any) -> Any:
     return call
 
 
-def _check_slots(messages: tuple[Message, ...], kinds: Sequence[str]) -> None:
+def check_slots(messages: tuple[Message, ...], kinds: Sequence[str]) -> None:
+    """See that the media parts of `messages` are the media items, in their order.
+
+    Raises:
+        InvalidRequest: they are not.
+    """
     slots = list(_slots(messages))
     if [slot.index for slot in slots] != list(range(len(kinds))):
         raise InvalidRequest(

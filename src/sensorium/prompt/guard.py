@@ -109,6 +109,27 @@ class Guard:
         ids += self._encode_clean(rendered[clean:])
         return ids, rendered.replace(_BREAK, "")
 
+    def foreign(self, rendered: str) -> list[tuple[int, int]]:
+        """Return the stretches between control literals that must be encoded without added tokens.
+
+        They hold a break, or text that a normaliser would make a control literal of.
+        """
+        return [
+            (start, end)
+            for start, end in self._runs(rendered)
+            if _BREAK in rendered[start:end]
+            or not self._control_ids.isdisjoint(self._tokenizer.encode(rendered[start:end]))
+        ]
+
+    def plain(self, stretch: str, *, at_start: bool) -> list[int]:
+        """Return the ids of one of those stretches; `at_start`: no token stands before it."""
+        return self._tokenizer.encode_plain(stretch.replace(_BREAK, ""), at_start=at_start)
+
+    @staticmethod
+    def unbroken(rendered: str) -> str:
+        """Return a rendered prompt as a user may see it."""
+        return rendered.replace(_BREAK, "")
+
     def _runs(self, rendered: str) -> list[tuple[int, int]]:
         """Return the stretches between control literals."""
         edges = [0]

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, WithJsonSchema
 
 from sensorium.errors import InvalidRequest
 from sensorium.protocol.body import check_plain, json_name
+from sensorium.protocol.media_options import media_options
 from sensorium.types import MediaSlot, MediaSource, Message, Modality, Part, Text
 
 # The role is written into the prompt by the chat template, so it comes from a closed set.
@@ -22,9 +23,18 @@ ROLES = {
     "function": "function",
 }
 EXTRA = ("name", "tool_calls", "tool_call_id", "reasoning_content", "reasoning")
-MEDIA: dict[str, Modality] = {"image_url": "image", "video_url": "video", "audio_url": "audio"}
+# OpenAI's and vLLM's names, and those of Qwen's own scripts.
+MEDIA: dict[str, Modality] = {
+    "image_url": "image",
+    "video_url": "video",
+    "audio_url": "audio",
+    "image": "image",
+    "video": "video",
+    "audio": "audio",
+}
 DETAILS = (None, "auto", "low", "high", "original")
-AUDIO_FORMATS = ("wav", "mp3", "flac", "ogg", "opus", "m4a", "aac", "webm", "pcm16")
+AUDIO_FORMATS = ("wav", "mp3", "flac", "ogg", "opus", "m4a", "mp4", "aac", "webm", "amr")
+MAX_FRAME_URLS = 10_000  # of one video; what a server takes is in its MediaLimits
 
 Content = Annotated[
     Any,
@@ -35,7 +45,9 @@ Content = Annotated[
                 {"type": "array", "items": {"type": "object"}},
                 {"type": "null"},
             ],
-            "description": "Text, or a list of parts: text, image_url, video_url, audio_url, input_audio, refusal.",
+            "description": "Text, or a list of parts: text, image_url, video_url, audio_url, input_audio, refusal. "
+            "A video may be a list of URLs of its frames; fps, num_frames, max_frames, start and end may stand beside "
+            "its URL.",
         }
     ),
 ]
@@ -94,9 +106,10 @@ def _part(wire: Any, path: str, sources: list[MediaSource]) -> Part:
     if kind in ("text", "refusal"):
         return Text(_string(wire.get(kind), f"{path}.{kind}"))
     if kind == "input_audio":
-        source = _input_audio(wire.get("input_audio"), f"{path}.input_audio")
+        source = _input_audio(wire, path)
     elif isinstance(kind, str) and kind in MEDIA:
-        source = MediaSource(MEDIA[kind], _url(wire.get(kind), f"{path}.{kind}"), f"{path}.{kind}")
+        name = kind if kind in wire else f"{kind}_url"  # {"type": "audio", "audio_url": ...}, in Qwen2-Audio's scripts
+        source = _source(MEDIA[kind], wire, name if name in wire else kind, path)
     else:
         known = ", ".join(("text", *MEDIA, "input_audio", "refusal"))
         what = "is missing" if kind is None else f"is {str(kind)[:40]!r}"
@@ -105,25 +118,44 @@ def _part(wire: Any, path: str, sources: list[MediaSource]) -> Part:
     return MediaSlot(source.kind, len(sources) - 1)
 
 
+def _source(kind: Modality, wire: dict[str, Any], name: str, path: str) -> MediaSource:
+    where = f"{path}.{name}"
+    given = wire.get(name)
+    inner = given if isinstance(given, dict) else {}
+    options = media_options(kind, ((wire, path), (inner, where)))
+    if inner.get("detail") not in DETAILS:
+        raise InvalidRequest(f"`{where}.detail` must be auto, low or high.", param=f"{where}.detail")
+    url, at = (given.get("url"), f"{where}.url") if isinstance(given, dict) else (given, where)
+    if kind == "video" and isinstance(url, list):
+        return MediaSource(kind, "", where, options, _frame_urls(url, at))
+    return MediaSource(kind, _url(url, at), where, options)
+
+
+def _frame_urls(wire: list[Any], path: str) -> tuple[str, ...]:
+    if not 0 < len(wire) <= MAX_FRAME_URLS:
+        raise InvalidRequest(f"`{path}` has {len(wire)} frames; send 1 to {MAX_FRAME_URLS:,}.", param=path)
+    return tuple(
+        _url(frame.get("url") if isinstance(frame, dict) else frame, f"{path}[{number}]")
+        for number, frame in enumerate(wire)
+    )
+
+
 def _url(wire: Any, path: str) -> str:
-    if isinstance(wire, dict):
-        detail = wire.get("detail")
-        if detail not in DETAILS:
-            raise InvalidRequest(f"`{path}.detail` must be auto, low or high.", param=f"{path}.detail")
-        wire, path = wire.get("url"), f"{path}.url"
     url = _string(wire, path)
     if not url.strip():
         raise InvalidRequest(f"`{path}` is empty; send an http(s) or data: URL.", param=path)
     return url
 
 
-def _input_audio(wire: Any, path: str) -> MediaSource:
+def _input_audio(part: dict[str, Any], path: str) -> MediaSource:
+    where, wire = f"{path}.input_audio", part.get("input_audio")
     if not isinstance(wire, dict):
-        raise InvalidRequest(f"`{path}` must be an object with `data` and `format`.", param=path)
-    data, container = _string(wire.get("data"), f"{path}.data"), wire.get("format")
+        raise InvalidRequest(f"`{where}` must be an object with `data` and `format`.", param=where)
+    data, container = _string(wire.get("data"), f"{where}.data"), wire.get("format")
     if container not in AUDIO_FORMATS:
-        raise InvalidRequest(f"`{path}.format` must be one of {', '.join(AUDIO_FORMATS)}.", param=f"{path}.format")
-    return MediaSource("audio", f"data:audio/{container};base64,{data}", path)
+        raise InvalidRequest(f"`{where}.format` must be one of {', '.join(AUDIO_FORMATS)}.", param=f"{where}.format")
+    url = data if data[:5].lower() == "data:" else f"data:audio/{container};base64,{data}"
+    return MediaSource("audio", url, where, media_options("audio", ((part, path), (wire, where))))
 
 
 def _string(value: Any, path: str) -> str:

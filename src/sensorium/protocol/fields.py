@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from sensorium.errors import InvalidRequest
 from sensorium.protocol.body import check_plain
+from sensorium.protocol.media_options import check_video_kwargs
 from sensorium.protocol.parsed import Given
 
 logger = logging.getLogger(__name__)
@@ -172,9 +173,13 @@ def check_stream_options(body: SamplingFields) -> None:
 
 
 def processor_kwargs(body: SamplingFields) -> dict[str, Any]:
-    """Return `mm_processor_kwargs`, checked to be plain JSON."""
+    """Return `mm_processor_kwargs`, checked to be plain JSON, and what it says about videos.
+
+    Raises:
+        InvalidRequest: `param` is the path of what is wrong.
+    """
     check_plain(body.mm_processor_kwargs, "mm_processor_kwargs")
-    return body.mm_processor_kwargs or {}
+    return check_video_kwargs(body.mm_processor_kwargs or {}, "mm_processor_kwargs")
 
 
 def _token_biases(wire: dict[str, float]) -> dict[int, float]:

@@ -152,7 +152,9 @@ class Slot:
             return
         handle = self._handle = task.result()
         self.info = handle.info
-        log.info("model %r: loaded by process %d in %.2f s", self.name, handle.child.pid, handle.info.load_s)
+        info = handle.info
+        how = (self.name, handle.child.pid, info.load_s, info.engine, info.family)
+        log.info("model %r: loaded by process %d in %.2f s, engine %s, family %s", *how)
         handle.died.add_done_callback(lambda died: self._died(handle, died.result()))
 
     def _died(self, handle: WorkerHandle, how: str) -> None:

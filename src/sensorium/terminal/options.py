@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import click
 
-from sensorium.settings import GIB, EngineSettings, MediaLimits
+from sensorium.settings import GIB, Engine, EngineSettings, MediaLimits
 from sensorium.terminal.values import Bytes, Device, Dtype, Limits, ProcessorOptions, Template
 
 BUNDLED = "tiny-vl"
 Command = Callable[..., Any]
 
 _AT_LEAST_1 = click.IntRange(min=1)
+_SECONDS = click.FloatRange(min=0.0, min_open=True)
 _MEDIA = MediaLimits()
 _DEFAULT = EngineSettings("")
 
 _RUN = (
+    click.option(
+        "--engine",
+        type=click.Choice(list(get_args(Engine))),
+        default=_DEFAULT.engine,
+        help="auto: native, or transformers for architectures that native does not know.",
+    ),
     click.option("--dtype", type=Dtype(), default="auto", help="Numbers to compute with."),
     click.option("--device", type=Device(), default="auto", help="auto, cpu, cuda or cuda:N."),
     click.option("--max-model-len", type=_AT_LEAST_1, help="Longest prompt and answer together, in tokens."),
@@ -51,6 +58,12 @@ _SERVE = (
     click.option("--tensor-parallel-size", type=click.IntRange(1, 1), default=1, hidden=True),
     click.option("--max-image-bytes", type=Bytes(), default=_MEDIA.max_bytes, help="Of the encoded file."),
     click.option("--max-image-pixels", type=_AT_LEAST_1, default=_MEDIA.max_pixels, help="Width times height."),
+    click.option("--max-video-bytes", type=Bytes(), default=_MEDIA.max_video_bytes, help="Of the encoded file."),
+    click.option("--max-video-frames", type=_AT_LEAST_1, default=_MEDIA.max_video_frames, help="Taken from a video."),
+    click.option("--max-frame-pixels", type=_AT_LEAST_1, default=_MEDIA.max_frame_pixels, help="Of a video's picture."),
+    click.option("--max-video-seconds", type=_SECONDS, default=_MEDIA.max_video_s, help="Longest video."),
+    click.option("--max-audio-bytes", type=Bytes(), default=_MEDIA.max_audio_bytes, help="Of the encoded file."),
+    click.option("--max-audio-seconds", type=_SECONDS, default=_MEDIA.max_audio_s, help="Longest sound."),
     click.option("--allow-private-media", is_flag=True, help="Fetch from private and loopback addresses too."),
     click.option(
         "--allowed-local-media-path",
@@ -80,7 +93,7 @@ def engine_settings(model: str, options: dict[str, Any], name: str = "") -> Engi
         raise click.UsageError(
             f"min_pixels is {processor['min_pixels']}, more than max_pixels, {processor['max_pixels']}.",
         )
-    common = ("dtype", "device", "max_model_len", "chat_template", "revision", "seed", "num_threads")
+    common = ("engine", "dtype", "device", "max_model_len", "chat_template", "revision", "seed", "num_threads")
     serving = (
         "max_num_seqs",
         "max_num_batched_tokens",
@@ -103,6 +116,12 @@ def media_limits(options: dict[str, Any]) -> MediaLimits:
     return MediaLimits(
         max_bytes=options["max_image_bytes"],
         max_pixels=options["max_image_pixels"],
+        max_video_bytes=options["max_video_bytes"],
+        max_audio_bytes=options["max_audio_bytes"],
+        max_frame_pixels=options["max_frame_pixels"],
+        max_video_frames=options["max_video_frames"],
+        max_video_s=options["max_video_seconds"],
+        max_audio_s=options["max_audio_seconds"],
         # Three bytes a pixel, decoded and converted once each, beside the decoder's own needs.
         decode_memory_bytes=max(_MEDIA.decode_memory_bytes, 8 * options["max_image_pixels"] + GIB // 2),
         allow_private=options["allow_private_media"],

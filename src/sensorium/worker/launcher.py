@@ -15,7 +15,7 @@ from sensorium.errors import ModelUnavailable
 from sensorium.worker import prctl
 from sensorium.worker.child import Child
 
-NATIVE = "sensorium.worker.native:NativeModel"
+CHOSEN = "sensorium.worker.engines:ChosenModel"
 PRELOAD = ("torch", "tokenizers", "safetensors.torch", "jinja2")
 
 _ANSWER_S = 120.0  # importing torch from a cold disk is slow
@@ -30,7 +30,7 @@ class Launcher:
         preload: modules to import before the first fork.
     """
 
-    def __init__(self, entry: str = NATIVE, preload: Sequence[str] = PRELOAD) -> None:
+    def __init__(self, entry: str = CHOSEN, preload: Sequence[str] = PRELOAD) -> None:
         self._entry = entry
         self._preload = tuple(preload)
         self._zygote: subprocess.Popen[bytes] | None = None

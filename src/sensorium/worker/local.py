@@ -16,7 +16,7 @@ from sensorium.worker.process import Model
 
 
 class LocalLoader(Protocol):
-    """Loads a model that shares its process: `NativeModel.load`. `on_dead` is called if its engine cannot go on."""
+    """Loads a model that shares its process: `ChosenModel.load`. `on_dead` is called if its engine cannot go on."""
 
     def __call__(
         self,

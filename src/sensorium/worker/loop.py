@@ -9,8 +9,9 @@ import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from sensorium.engine.engine import Engine
+from sensorium.engine.engine import StepResult
 from sensorium.engine.sampler import Sampled
 from sensorium.engine.sequence import Prompt, Sequence
 from sensorium.errors import SensoriumError
@@ -21,6 +22,23 @@ from sensorium.types import Delta, Event, FinishReason, PositionLogprobs, Reques
 
 log = logging.getLogger(__name__)
 _MAX_FAILED_STEPS = 3
+
+
+class Steps(Protocol):
+    """What the loop drives: `engine.Engine`, or another that runs sequences step by step. One thread calls it."""
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` would do anything."""
+
+    def add(self, sequence: Sequence) -> bool:
+        """Queue a sequence; False, and nothing is queued, where its prompt has to be prepared again."""
+
+    def remove(self, sequence: Sequence) -> None:
+        """Drop a finished or aborted sequence and free what it holds."""
+
+    def step(self) -> StepResult:
+        """Advance by one step; new tokens are appended to their sequences."""
 
 
 @dataclass
@@ -61,7 +79,7 @@ class EngineLoop:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Steps,
         tokenizer: Tokenizer,
         *,
         eos_token_ids: frozenset[int],

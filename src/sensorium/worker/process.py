@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class Model(Protocol):
-    """What a worker runs; `sensorium.worker.native.NativeModel` is the one of this package."""
+    """What a worker runs; `sensorium.worker.model.LoadedModel` is the one of this package."""
 
     info: ModelInfo
 
@@ -64,7 +64,7 @@ class Model(Protocol):
 
 
 class Loader(Protocol):
-    """Loads a model: `NativeModel.load`."""
+    """Loads a model: `ChosenModel.load`."""
 
     def __call__(
         self,

@@ -163,7 +163,7 @@ class PromptBuilder:
         except ValueError as error:
             raise MediaError(f"{item.where}: {error}", param=item.where) from None
         self.num_decoded += 1
-        if len(self._layouts) > 65536:
+        if len(self._layouts) > 4096:
             self._layouts.clear()  # only a shortcut: what is not known is decoded again
         self._layouts[key] = encoder_input.layout
         return key, encoder_input.layout, encoder_input

@@ -41,7 +41,7 @@ def plan_memory(settings: EngineSettings, decoder: Decoder) -> MemoryPlan:
             "(max_position_embeddings in config.json)."
         )
     longest = wanted or config.max_position_embeddings
-    budget = settings.kv_cache_bytes or _budget(settings, decoder.device)
+    budget = settings.kv_cache_bytes or kv_budget(settings, decoder.device)
     num_blocks = min(budget // (token_bytes * block_size), settings.max_num_seqs * -(-longest // block_size))
     capacity = num_blocks * block_size
     if capacity < min(longest, 2 * block_size) or (wanted is not None and capacity < wanted):
@@ -64,7 +64,8 @@ def plan_memory(settings: EngineSettings, decoder: Decoder) -> MemoryPlan:
     return MemoryPlan(limits, min(longest, int(capacity)))
 
 
-def _budget(settings: EngineSettings, device: torch.device) -> int:
+def kv_budget(settings: EngineSettings, device: torch.device) -> int:
+    """Bytes of `device` that a KV cache may take, now that the weights are there."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return max(0, int(free - (1 - settings.gpu_memory_utilization) * total))

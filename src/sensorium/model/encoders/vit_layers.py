@@ -16,7 +16,7 @@ from sensorium.model.linear import Linear
 from sensorium.model.taker import Taker
 
 _ROWS = 256  # query rows whose scores are held at once
-_EPS = 1e-6  # of every norm in these towers; config.json does not carry it
+_EPS = 1e-6  # of every norm in Qwen's towers; their config.json does not carry it
 
 Activated = Callable[[Linear, torch.Tensor], torch.Tensor]
 
@@ -47,22 +47,24 @@ def activation(name: str) -> Activated:
     return _ACTIVATIONS[name]
 
 
-def take_linear(take: Taker, name: str, out_features: int, in_features: int) -> Linear:
-    """Return the linear layer `name`, which has a bias."""
-    return Linear(take(f"{name}.weight", out_features, in_features), take(f"{name}.bias", out_features))
+def take_linear(take: Taker, name: str, out_features: int, in_features: int, bias: bool = True) -> Linear:
+    """Return the linear layer `name`."""
+    weight = take(f"{name}.weight", out_features, in_features)
+    return Linear(weight, take(f"{name}.bias", out_features) if bias else None)
 
 
 class Norm:
     """LayerNorm or RMSNorm over the last axis; computed in fp32 whatever the dtype."""
 
-    def __init__(self, kind: str, take: Taker, name: str, size: int) -> None:
+    def __init__(self, kind: str, take: Taker, name: str, size: int, eps: float = _EPS) -> None:
+        self._eps = eps
         self._weight = take(f"{name}.weight", size)
         self._bias = take(f"{name}.bias", size) if kind == "layer" else None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if self._bias is None:
-            return F.rms_norm(x, self._weight.shape, self._weight, _EPS)
-        return F.layer_norm(x, self._weight.shape, self._weight, self._bias, _EPS)
+            return F.rms_norm(x, self._weight.shape, self._weight, self._eps)
+        return F.layer_norm(x, self._weight.shape, self._weight, self._bias, self._eps)
 
 
 @dataclass(frozen=True)

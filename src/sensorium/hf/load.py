@@ -1,0 +1,120 @@
+"""Engine kind `transformers`: one loaded model of that library, asked and answered like a native one."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable
+
+import torch
+
+from sensorium.errors import ConfigurationError, SensoriumError
+from sensorium.hf.context import context_length
+from sensorium.hf.engine import OneByOne
+from sensorium.hf.library import load_model, load_processor, load_tokenizer, takes_pictures
+from sensorium.hf.pictures import PictureProcessor
+from sensorium.hf.prompting import LibraryPromptBuilder, find_placeholder
+from sensorium.media.decode import Decoder as MediaDecoder
+from sensorium.model.weights import pick_dtype
+from sensorium.prompt.template import ChatTemplate
+from sensorium.registry.hub import resolve
+from sensorium.settings import EngineSettings
+from sensorium.types import Event, ModelInfo
+from sensorium.worker.checkpoint import default_sampling, eos_token_ids, pick_device, read_json
+from sensorium.worker.loop import exit_process
+from sensorium.worker.model import LoadedModel
+
+
+class LibraryModel(LoadedModel):
+    """A model that the transformers library runs."""
+
+    @classmethod
+    def load(
+        cls,
+        settings: EngineSettings,
+        *,
+        on_progress: Callable[[str, float], None],
+        on_events: Callable[[list[Event]], None],
+        on_failed: Callable[[str, SensoriumError], None],
+        on_dead: Callable[[], None] = exit_process,
+    ) -> LibraryModel:
+        """Read a checkpoint and make it ready to answer.
+
+        Raises:
+            ConfigurationError: the library is missing or cannot load it, or a setting cannot be used.
+        """
+        started = time.monotonic()
+        path = resolve(settings.model, settings.revision, on_progress)
+        config = read_json(path / "config.json")
+        if settings.mm_processor_kwargs:
+            names = ", ".join(sorted(settings.mm_processor_kwargs))
+            raise ConfigurationError(f"{names} cannot be set with the engine transformers; leave them out.")
+        on_progress("importing transformers", 0.0)
+        sees = takes_pictures(config)
+        device = pick_device(settings.device)
+        dtype = pick_dtype(settings.dtype, config, device)
+        num_threads = settings.num_threads or len(os.sched_getaffinity(0))
+        torch.set_num_threads(num_threads)
+        on_progress("loading weights", 0.0)
+        model = load_model(path, config, dtype, device)
+        on_progress("loading weights", 1.0)
+        processor = load_processor(path, config) if sees else None
+        tokenizer = load_tokenizer(path, config, processor)
+        template = ChatTemplate.load(path, settings.chat_template, tokenizer)
+        max_model_len = context_length(settings, model.config, dtype, device)
+        media_decoder = MediaDecoder(settings.media) if sees else None
+        builder = LibraryPromptBuilder(
+            tokenizer,
+            template,
+            PictureProcessor(processor) if processor is not None else None,
+            media_decoder,
+            placeholder=find_placeholder(processor, tokenizer, template) if processor is not None else "",
+            vocab_size=model.get_input_embeddings().weight.shape[0],
+            max_model_len=max_model_len,
+        )
+        generation = read_json(path / "generation_config.json", missing={})
+        info = ModelInfo(
+            name=settings.name or settings.model,
+            family=str(config.get("model_type") or config["architectures"][0]),
+            path=str(path),
+            max_model_len=max_model_len,
+            modalities=("text", "image") if sees else ("text",),
+            default_sampling=default_sampling(generation),
+            dtype=str(dtype).removeprefix("torch."),
+            device=str(device),
+            weights_bytes=sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers())),
+            kv_cache_tokens=max_model_len,
+            load_s=time.monotonic() - started,
+            engine="transformers",
+            limit_mm_per_prompt=settings.limit_mm_per_prompt,
+        )
+        if media_decoder is not None:
+            media_decoder.start()  # a process: only now that nothing else can fail
+        engine = OneByOne(model)
+        eos = eos_token_ids(generation, config, tokenizer)
+        counters = functools.partial(_counters, engine, builder)
+        return cls(
+            info,
+            tokenizer,
+            builder,
+            engine,
+            media_decoder,
+            on_events,
+            on_failed,
+            eos,
+            on_dead,
+            counters,
+            settings.seed,
+            num_threads,
+        )
+
+
+def _counters(engine: OneByOne, builder: LibraryPromptBuilder) -> dict[str, float]:
+    return {
+        "steps": engine.num_steps,
+        "computed_tokens": engine.num_computed_tokens,
+        "requests_running": engine.num_running,
+        "requests_waiting": engine.num_waiting,
+        "media_decoded": builder.num_decoded,
+    }

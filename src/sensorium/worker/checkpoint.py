@@ -1,0 +1,78 @@
+"""What every engine kind reads from a checkpoint's folder: JSON files, sampling defaults, end tokens."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sensorium.errors import ConfigurationError, SensoriumError
+from sensorium.prompt.tokenizer import Tokenizer
+from sensorium.types import SamplingParams
+
+log = logging.getLogger(__name__)
+_SAMPLING_FIELDS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+
+
+def read_json(path: Path, missing: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the JSON object in a file; `missing` where there is no such file, if that is given.
+
+    Raises:
+        ConfigurationError: no such file, or no JSON object in it.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if missing is not None:
+            return missing
+        raise ConfigurationError(f"{path} is missing; the folder does not hold a complete checkpoint.") from None
+    except (ValueError, OSError):
+        raise ConfigurationError(f"{path} is not readable JSON.") from None
+    if not isinstance(data, dict):
+        raise ConfigurationError(f"{path} holds no JSON object.")
+    return data
+
+
+def pick_device(wanted: str) -> torch.device:
+    """Resolve `--device`; auto: the GPU if torch sees one.
+
+    Raises:
+        ConfigurationError: no such device.
+    """
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise ConfigurationError(f"device {wanted!r} is not known; choose auto, cpu, cuda or cuda:N.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError(f"device {wanted!r} was asked for, but this torch sees no CUDA device; try cpu.")
+    return device
+
+
+def default_sampling(generation: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint's own sampling defaults; do_sample false means greedy, as in transformers."""
+    found = {name: generation[name] for name in _SAMPLING_FIELDS if generation.get(name) is not None}
+    if generation.get("do_sample") is False:
+        found = {name: value for name, value in found.items() if name == "repetition_penalty"} | {"temperature": 0.0}
+    try:
+        SamplingParams(**found)
+    except SensoriumError as error:
+        log.warning("generation_config.json is ignored: %s", error)
+        return {}
+    return found
+
+
+def eos_token_ids(
+    generation: dict[str, Any], config: dict[str, Any], tokenizer: Tokenizer, end_tokens: tuple[str, ...] = ()
+) -> frozenset[int]:
+    """Return the ids of `end_tokens`, and generation_config.json's, else config.json's, else the tokenizer's."""
+    known = {tokenizer.added_tokens[text] for text in end_tokens if text in tokenizer.added_tokens}
+    text = config.get("text_config") or {}
+    for value in (generation.get("eos_token_id"), config.get("eos_token_id"), text.get("eos_token_id")):
+        if value is not None:
+            return frozenset(known.union(value if isinstance(value, list) else [value]))
+    return frozenset(known if tokenizer.eos_token_id is None else known | {tokenizer.eos_token_id})

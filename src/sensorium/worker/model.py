@@ -1,0 +1,153 @@
+"""A loaded model: prepares requests on threads of its own, runs them in an engine's loop, and reports what comes.
+
+Engine kinds differ in what they load, in how a prompt becomes an engine's input, and in what runs a step; all
+else about a model is here.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+
+from sensorium.engine.sequence import Prompt
+from sensorium.errors import InvalidRequest, SensoriumError
+from sensorium.media.decode import Decoder as MediaDecoder
+from sensorium.prompt.tokenizer import Tokenizer
+from sensorium.types import Event, ModelInfo, Request
+from sensorium.worker.frames import Tokens
+from sensorium.worker.loop import EngineLoop, Steps
+from sensorium.worker.openmp import single_threaded_pool
+
+log = logging.getLogger(__name__)
+_NUM_PREPARING = 2  # requests tokenized and decoded at once, beside the engine's thread
+
+
+class Builder(Protocol):
+    """Turns requests into what the engine runs; called from several threads at once."""
+
+    def build(self, request: Request, *, force_decode: bool = False, bounded: bool = True) -> tuple[Prompt, str]:
+        """Return the engine's prompt and the rendered text. Not `bounded`: whatever its length.
+
+        Raises:
+            InvalidRequest: the prompt is empty, too long, or a media item cannot be used.
+        """
+
+
+class LoadedModel:
+    """A model in this process. Results come by callbacks, from other threads.
+
+    Args:
+        counters: what `beat` tells about the engine.
+        seed: of requests that bring none; None: a new one for each.
+        num_threads: cores the engine computes on.
+    """
+
+    def __init__(
+        self,
+        info: ModelInfo,
+        tokenizer: Tokenizer,
+        builder: Builder,
+        engine: Steps,
+        media_decoder: MediaDecoder | None,
+        on_events: Callable[[list[Event]], None],
+        on_failed: Callable[[str, SensoriumError], None],
+        eos_token_ids: frozenset[int],
+        on_dead: Callable[[], None],
+        counters: Callable[[], dict[str, float]],
+        seed: int | None = None,
+        num_threads: int = 1,
+    ) -> None:
+        self.info = info
+        self.tokenizer = tokenizer
+        self._builder, self._media_decoder, self._counters = builder, media_decoder, counters
+        self._on_failed = on_failed
+        self._pool = single_threaded_pool(_NUM_PREPARING, "prepare")
+        self._preparing: set[str] = set()
+        self._lock = threading.Lock()
+        self._loop = EngineLoop(
+            engine,
+            tokenizer,
+            eos_token_ids=eos_token_ids,
+            max_model_len=info.max_model_len,
+            seed=seed,
+            on_events=on_events,
+            on_failed=on_failed,
+            prepare_again=lambda request: self._submit(request, force_decode=True),
+            on_dead=on_dead,
+            on_start=lambda: torch.set_num_threads(num_threads),
+        )
+        self._loop.start()
+
+    def generate(self, request: Request) -> None:
+        """Start a request and return; its events come by `on_events`, its failure by `on_failed`."""
+        self._submit(request, force_decode=False)
+
+    def abort(self, request_id: str) -> None:
+        """Forget a request; nothing more is reported for it."""
+        with self._lock:
+            self._preparing.discard(request_id)
+        self._loop.abort(request_id)
+
+    def tokenize(self, request: Request) -> Tokens:
+        """Build a prompt without running it: its ids are those the model would see, pictures included.
+
+        Raises:
+            InvalidRequest: as for `generate`, but for the length.
+        """
+        prompt, text = self._builder.build(request, bounded=False)
+        strings = [self.tokenizer.token_string(token_id) for token_id in prompt.token_ids]
+        return Tokens(request.id, prompt.token_ids, text, strings)
+
+    def detokenize(self, token_ids: list[int]) -> Tokens:
+        """Turn ids into text, control tokens included.
+
+        Raises:
+            InvalidRequest: an id is not in the vocabulary.
+        """
+        wrong = next((i for i in token_ids if not 0 <= i < self.tokenizer.vocab_size), None)
+        if wrong is not None:
+            raise InvalidRequest(
+                f"tokens has the id {wrong}; this model's ids are 0 to {self.tokenizer.vocab_size - 1}.", param="tokens"
+            )
+        return Tokens("", token_ids, self.tokenizer.decode(token_ids, skip_special_tokens=False))
+
+    def beat(self) -> tuple[int, dict[str, float]]:
+        """Turns of the engine's loop (they advance while idle too) and its counters."""
+        return self._loop.turns, self._counters()
+
+    def close(self) -> None:
+        """Stop the engine and the decoding child."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._loop.close()
+        if self._media_decoder is not None:
+            self._media_decoder.close()
+
+    def _submit(self, request: Request, force_decode: bool) -> None:
+        with self._lock:
+            self._preparing.add(request.id)
+        self._pool.submit(self._prepare, request, force_decode)
+
+    def _prepare(self, request: Request, force_decode: bool) -> None:
+        try:
+            prompt, text = self._builder.build(request, force_decode=force_decode)
+        except SensoriumError as error:
+            self._fail(request.id, error)
+        except Exception:
+            log.exception("Preparing request %s failed", request.id)
+            self._fail(request.id, SensoriumError("The request could not be prepared; the log says why."))
+        else:
+            with self._lock:  # an abort comes either before this, and is seen here, or after the submit
+                if request.id in self._preparing:
+                    self._preparing.discard(request.id)
+                    self._loop.submit(request, prompt, text)
+
+    def _fail(self, request_id: str, error: SensoriumError) -> None:
+        with self._lock:
+            wanted = request_id in self._preparing
+            self._preparing.discard(request_id)
+        if wanted:
+            self._on_failed(request_id, error)
