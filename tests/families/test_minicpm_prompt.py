@@ -14,13 +14,13 @@ import torch
 
 from sensorium.engine.encoder_cache import EncoderCache
 from sensorium.errors import ConfigurationError, InvalidRequest
-from sensorium.families import find
+from sensorium.families import find, serves
 from sensorium.families.minicpm_slices import choose_slices
 from sensorium.media.decode import Decoder as MediaDecoder
 from sensorium.prompt.template import ChatTemplate
 from sensorium.prompt.tokenizer import Tokenizer
 from sensorium.types import MediaItem, MediaSlot, Message, Request, SamplingParams, Text
-from sensorium.worker.native import _eos_token_ids
+from sensorium.worker.checkpoint import eos_token_ids
 from sensorium.worker.prompting import PromptBuilder
 from tests.families.conftest import read_checkpoint
 from tests.minicpm_checkpoints import (
@@ -193,6 +193,8 @@ def test_a_picture_known_by_another_number_is_not_encoded_again(builders: Builde
 @pytest.mark.parametrize("version", VERSIONS)
 def test_versions_are_families(version: str) -> None:
     config = minicpm_config(version)
+    assert serves(config)
+    assert not serves(config | {"version": 4.5})
     family = find(config)
     assert family.name == FAMILIES[version]
     assert family.modalities == ("text", "image")
@@ -224,5 +226,5 @@ def test_other_versions_are_named() -> None:
 def test_answers_end_where_the_authors_end_them(version: str, ends: set[str], tmp_path: Path) -> None:
     make_minicpm(version, tmp_path)
     config = minicpm_config(version)
-    found = _eos_token_ids({}, config, Tokenizer.load(tmp_path), find(config).end_tokens)
+    found = eos_token_ids({}, config, Tokenizer.load(tmp_path), find(config).end_tokens)
     assert found == {minicpm_tokenizer(version).token_to_id(end) for end in ends}

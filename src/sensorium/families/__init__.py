@@ -30,8 +30,7 @@ MODULES = {
 
 def serves(config: Config) -> bool:
     """Whether a family serves the checkpoint with this config.json."""
-    architectures = config.get("architectures")
-    return isinstance(architectures, list) and bool(architectures) and str(architectures[0]) in MODULES
+    return _name(config) in MODULES
 
 
 def find(config: Config) -> Family:
