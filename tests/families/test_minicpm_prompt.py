@@ -197,7 +197,7 @@ def test_versions_are_families(version: str) -> None:
     assert not serves(config | {"version": 4.5})
     family = find(config)
     assert family.name == FAMILIES[version]
-    assert family.modalities == ("text", "image")
+    assert family.modalities == ("text", "image", *(() if version == "2.5" else ("video",)))
     decoder = family.decoder(config)
     assert decoder.attention_bias == (version == "2.6")
     assert decoder.head_dim == 32
