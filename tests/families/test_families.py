@@ -55,7 +55,9 @@ def test_both_layouts_give_one_decoder(name: str, layout: Layout) -> None:
     config = model_config(name, layout)
     family = find(config)
     assert family.name == name
-    kinds = ("image", "video") if name in GRID_FAMILIES else ("image",) if name in VISION_FAMILIES else ()
+    kinds = (
+        ("image", "video") if name in (*GRID_FAMILIES, "internvl") else ("image",) if name in VISION_FAMILIES else ()
+    )
     assert family.modalities == ("text", *kinds)
     shared = {
         "vocab_size": 608, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
