@@ -174,3 +174,13 @@ def test_what_is_asked_of_frames_is_done_and_keyed(checkpoint: Checkpoint) -> No
     assert [count for count, _ in seen.values()] == [12, 4, 8, 12, 12]  # frames that were sent are not resampled
     assert len({key for _, key in seen.values()}) == 5
     assert np.isclose(made.media.num_decoded, 5)
+
+
+@pytest.mark.parametrize("name", GRID_FAMILIES)
+def test_a_prompt_of_ids_is_that_of_its_text(name: str, checkpoint: Checkpoint) -> None:
+    made, tokenizer = builder(checkpoint(name)), Tokenizer.load(checkpoint(name))
+    text = "Watch. <|vision_start|><|video_pad|><|vision_end|>Who?<|vision_start|><|image_pad|><|vision_end|>"
+    media = (video_item(4, 56, 56), MediaItem("image", picture(56, 56).tobytes(), "prompt", (56, 56)))
+    by_ids = Request("r", SamplingParams(), prompt_token_ids=tokenizer.encode("Watch.\n" + text[7:]), media=media)
+    by_text = Request("r", SamplingParams(), prompt="Watch.\n" + text[7:], media=media)
+    assert made.build(by_ids)[0].token_ids == made.build(by_text)[0].token_ids
