@@ -26,7 +26,15 @@ ALLOWED = {
     "sensorium.engine.sequence": {"sensorium.families.family", "numpy"},
     "sensorium.engine.scheduler": {"sensorium.engine", "sensorium.families.family"},
     "sensorium.model": {"sensorium.model", "sensorium.families.family", "torch", "numpy", "safetensors"},
-    "sensorium.families": {"sensorium.families", "sensorium.model", "torch", "numpy", "PIL"},
+    "sensorium.media.sampling": {"sensorium.media.check"},
+    "sensorium.families": {
+        "sensorium.families",
+        "sensorium.model",
+        "sensorium.media.sampling",
+        "torch",
+        "numpy",
+        "PIL",
+    },
     "sensorium.output": {"sensorium.output", "sensorium.prompt", "tokenizers"},
     "sensorium.prompt": {"sensorium.prompt", "tokenizers", "jinja2", "msgspec"},
 }

@@ -58,7 +58,7 @@ class EngineSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     encoder_cache_bytes: int = 256 * MIB
     encoder_share: float = 1.0  # encoder time per step, relative to the rest of the step, while others compute
     limit_mm_per_prompt: dict[str, int] = {}
-    mm_processor_kwargs: dict[str, Any] = {}  # server-wide min_pixels / max_pixels
+    mm_processor_kwargs: dict[str, Any] = {}  # server-wide max_pixels, fps, ...
     chat_template: str | None = None  # a file or the template itself; default: the checkpoint's
     num_threads: int | None = None
     seed: int | None = None  # of requests that bring none; None: a new one for each

@@ -11,7 +11,15 @@ import pytest
 from sensorium.errors import ConfigurationError
 from sensorium.families import MODULES, find
 from sensorium.model.config import DecoderConfig
-from tests.checkpoints import FAMILIES, TILE_FAMILIES, VISION_FAMILIES, Layout, model_config, tensor_shapes
+from tests.checkpoints import (
+    FAMILIES,
+    GRID_FAMILIES,
+    TILE_FAMILIES,
+    VISION_FAMILIES,
+    Layout,
+    model_config,
+    tensor_shapes,
+)
 
 WANTED = {
     "qwen2_vl": {"head_dim": 16, "mrope_section": (2, 3, 3), "attention_bias": True, "tie_word_embeddings": True},
@@ -47,7 +55,10 @@ def test_both_layouts_give_one_decoder(name: str, layout: Layout) -> None:
     config = model_config(name, layout)
     family = find(config)
     assert family.name == name
-    assert family.modalities == (("text", "image") if name in VISION_FAMILIES else ("text",))
+    kinds = (
+        ("image", "video") if name in (*GRID_FAMILIES, "internvl") else ("image",) if name in VISION_FAMILIES else ()
+    )
+    assert family.modalities == ("text", *kinds)
     shared = {
         "vocab_size": 608, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
         "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0,

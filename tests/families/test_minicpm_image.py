@@ -14,6 +14,7 @@ import torch
 
 from sensorium.errors import ConfigurationError
 from sensorium.families.checkpoint import Checkpoint as Files
+from sensorium.families.family import Frames
 from sensorium.families.minicpm_image import MinicpmImageProcessor
 from sensorium.families.minicpm_slices import fit
 from sensorium.families.minicpm_video import MinicpmVideoProcessor
@@ -155,7 +156,7 @@ def test_a_videos_frames_are_pictures_without_numbers() -> None:
     times = np.arange(5) / 2
     one = read("2.6")(frames[3], {"max_slice_nums": 1})
     for options, slices in (({}, 1), ({"max_slice_nums": 2}, 3)):
-        found = video((frames, times), options)
+        found = video(Frames(frames, times.tolist()), options)
         alone = [read("2.6")(frame, {"max_slice_nums": 1} | options) for frame in frames]
         assert found.layout.token_ids == sum((each.layout.token_ids for each in alone), ())
         for name in ("pixel_values", "tgt_sizes"):
@@ -165,9 +166,11 @@ def test_a_videos_frames_are_pictures_without_numbers() -> None:
     assert video.limits({}) == {"max_slice_nums": 2}
 
     shorter = video.within(2 * one.layout.length)  # room for two frames: the first and the last
-    found = shorter((frames, times), {})
+    found = shorter(Frames(frames, times.tolist()), {})
+    assert found.layout.times == (0.0, 2.0)
+    assert shorter.sampling.max_frames == 2
     ends = [read("2.6")(frames[i], {"max_slice_nums": 1}).tensors["pixel_values"] for i in (0, 4)]
     assert torch.equal(found.tensors["pixel_values"], torch.cat(ends))
     assert shorter.fingerprint() != video.fingerprint()
     with pytest.raises(ValueError, match="no frames"):
-        video((frames[:0], times[:0]), {})
+        video(Frames(frames[:0], ()), {})

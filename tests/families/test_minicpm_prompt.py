@@ -17,8 +17,12 @@ from sensorium.errors import ConfigurationError, InvalidRequest
 from sensorium.families import find, serves
 from sensorium.families.minicpm_slices import choose_slices
 from sensorium.media.decode import Decoder as MediaDecoder
+from sensorium.media.decoded import Video
+from sensorium.media.raw import raw_video
+from sensorium.media.sampling import Sampling
 from sensorium.prompt.template import ChatTemplate
 from sensorium.prompt.tokenizer import Tokenizer
+from sensorium.settings import MediaLimits
 from sensorium.types import MediaItem, MediaSlot, Message, Request, SamplingParams, Text
 from sensorium.worker.checkpoint import eos_token_ids
 from sensorium.worker.prompting import PromptBuilder
@@ -44,6 +48,9 @@ class RawDecoder:
     def decode_image(self, item: MediaItem) -> npt.NDArray[np.uint8]:
         assert item.size is not None
         return np.frombuffer(item.data, np.uint8).reshape(*item.size, 3)
+
+    def decode_video(self, item: MediaItem, sampling: Sampling, max_pixels: int | None) -> Video:
+        return raw_video(item, sampling, MediaLimits())
 
 
 def item(width: int, height: int) -> MediaItem:
@@ -166,6 +173,28 @@ def test_a_marker_a_client_writes_is_text(builders: Builders) -> None:
     assert prompt.token_ids.count(minicpm_tokenizer("2.6").token_to_id("<image>")) == 1
 
 
+@pytest.mark.parametrize("version", ["2.6", "4.0"])
+def test_a_videos_frames_have_no_numbers_and_pictures_count_without_them(version: str, builders: Builders) -> None:
+    builder, _ = builders(version)
+    frames = np.stack([np.full((60, 90, 3), 40 * number, np.uint8) for number in range(3)])
+    media = (
+        item(200, 300),
+        MediaItem("video", frames.tobytes(), "messages[0]", (60, 90), times=(0.0, 1.0, 2.0)),
+        item(64, 64),
+    )
+    content = (MediaSlot("image", 0), MediaSlot("video", 1), MediaSlot("image", 2), Text("(<video>./</video>) is text"))
+    asked = Request("a", SamplingParams(), messages=(Message("user", content),), media=media)
+    prompt, _ = builder.build(asked)
+    turns: list[tuple[str, list[str | tuple[int, int]]]] = [
+        ("user", [(200, 300), "VIDEO", (64, 64), "(<video>./</video>) is text"])
+    ]
+    queries = "<unk>" * QUERIES[version]
+    overview = f"<image>{queries}</image>"
+    text = chat_text(version, turns).replace("VIDEO", overview * 3)
+    assert prompt.token_ids == authors_ids(version, text, [(200, 300), (64, 64)])
+    assert [len(span.layout.times) for span in prompt.spans] == [0, 3, 0]
+
+
 @pytest.mark.parametrize("most", [1, 2, 4, 100])
 def test_requests_may_ask_for_fewer_slices(most: int, builders: Builders) -> None:
     builder, _ = builders("2.6")
@@ -197,7 +226,7 @@ def test_versions_are_families(version: str) -> None:
     assert not serves(config | {"version": 4.5})
     family = find(config)
     assert family.name == FAMILIES[version]
-    assert family.modalities == ("text", "image")
+    assert family.modalities == ("text", "image", *(() if version == "2.5" else ("video",)))
     decoder = family.decoder(config)
     assert decoder.attention_bias == (version == "2.6")
     assert decoder.head_dim == 32

@@ -12,7 +12,7 @@ from tests.checkpoints import GRID_FAMILIES
 from tests.families.conftest import Checkpoint, read_config
 from tests.families.reference import reference_model, token_types
 
-IMAGE = -1
+IMAGE, VIDEO = -1, -2
 # Lengths of text and (rows, columns) in patches of images, in the order of the prompt.
 PROMPTS: dict[str, list[int | tuple[int, int]]] = {
     "text": [9],
@@ -48,6 +48,44 @@ def test_positions_equal_transformers(name: str, prompt: list[int | tuple[int, i
         torch.tensor([token_ids]), token_types(token_ids, IMAGE), image_grid_thw=grids
     )
     assert positions.dtype == np.int64
+    assert np.array_equal(positions, wanted[:, 0].numpy())
+    assert delta == wanted_delta.item()
+
+
+# (frames, rows, columns) in patches, and seconds from pair to pair: whole, a fraction, and less than one position.
+VIDEOS = [((3, 4, 6), 1.0), ((9, 4, 4), 0.75), ((40, 2, 2), 0.0834), ((7, 6, 2), 1.3)]
+
+
+@pytest.mark.parametrize(("grid", "seconds"), VIDEOS)
+@pytest.mark.parametrize("name", GRID_FAMILIES)
+def test_positions_of_videos_equal_transformers(
+    name: str, grid: tuple[int, int, int], seconds: float, checkpoint: Checkpoint
+) -> None:
+    """A picture, a video and text around them; Qwen3-VL's video has text between its frames."""
+    path = checkpoint(name)
+    config = read_config(path)
+    slots = grid[1] * grid[2] // 4
+    if name == "qwen3_vl":
+        video = Layout.of([5, 5, *[VIDEO] * slots, 5] * grid[0], VIDEO, grid)
+    else:
+        unit = config["vision_config"].get("tokens_per_second")
+        interval = float(np.float32(unit) * np.float32(seconds)) if unit else 1.0
+        video = Layout(grid, grid[0] * slots, interval=interval)
+    token_ids = [5, 5, 5, *[IMAGE] * 6, 5, *(video.token_ids or [VIDEO] * video.num_slots), 5, 5]
+    spans = [MediaSpan(3, b"", Layout((1, 4, 6), 6)), MediaSpan(10, b"", video)]
+    place = find(config).positions
+    assert place is not None
+    positions, delta = place(len(token_ids), spans, config)
+
+    timed = {"second_per_grid_ts": torch.tensor([seconds])} if name == "qwen2_5_vl" else {}
+    ids = torch.tensor([token_ids])
+    wanted, wanted_delta = reference_model(path, True).model.get_rope_index(
+        ids,
+        (ids == IMAGE).int() + 2 * (ids == VIDEO).int(),
+        image_grid_thw=torch.tensor([[1, 4, 6]]),
+        video_grid_thw=torch.tensor([grid]),
+        **timed,
+    )
     assert np.array_equal(positions, wanted[:, 0].numpy())
     assert delta == wanted_delta.item()
 

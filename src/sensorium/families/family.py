@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from sensorium.families.layout import Grid, Layout, MediaSpan
+from sensorium.media.sampling import Sampling
 from sensorium.model.config import DecoderConfig
 
 if TYPE_CHECKING:
@@ -23,19 +24,34 @@ if TYPE_CHECKING:
     from sensorium.families.checkpoint import Checkpoint
 
 __all__ = [
+    "AudioProcessor",
     "Config",
     "Encoder",
     "EncoderInput",
     "Family",
+    "Frames",
     "Grid",
     "ImageProcessor",
     "Layout",
     "Media",
     "MediaSpan",
     "Processor",
+    "VideoProcessor",
 ]
 
 Config = Mapping[str, Any]  # a parsed JSON file of the checkpoint
+
+
+class Frames(NamedTuple):
+    """The frames taken of a video.
+
+    `pixels` is (n, height, width, 3) uint8 RGB, `times` (n,) seconds from the video's first frame. `fps` is how many
+    frames were taken of a second, n divided by the length of the part they were taken of; 0: unknown.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    times: Sequence[float]
+    fps: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -63,8 +79,8 @@ class Processor(Protocol):
         """Prepare one decoded item.
 
         Args:
-            content: an image is (height, width, 3) uint8 RGB; a video is its frames, (n, height, width, 3) uint8, and
-                their times in seconds, (n,) float; sound is (num_samples,) float32 mono at the family's rate.
+            content: an image is (height, width, 3) uint8 RGB; a video is `Frames`; sound is (num_samples,) float32
+                mono at the processor's rate.
             options: by the names in `limits`.
 
         Raises:
@@ -90,6 +106,29 @@ class ImageProcessor(Processor, Protocol):
         Raises:
             ValueError: as for a call.
         """
+
+
+class VideoProcessor(Processor, Protocol):
+    """A processor of videos, which also says what it wants of them."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """Which frames, where nobody says otherwise. `max_frames` is what fits `within`, and nobody gets more."""
+
+    def frame_pixels(self, options: Mapping[str, Any]) -> int:
+        """Return how many pixels of a frame are worth decoding: larger frames may be shrunk to this before a call."""
+
+
+class AudioProcessor(Processor, Protocol):
+    """A processor of sounds, which also says how it wants them."""
+
+    @property
+    def rate(self) -> int:
+        """Samples per second."""
+
+    @property
+    def max_seconds(self) -> float | None:
+        """The longest sound it takes; None: any."""
 
 
 class Encoder(Protocol):

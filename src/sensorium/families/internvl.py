@@ -14,6 +14,7 @@ from sensorium.families.inner_text import read_inner_text
 from sensorium.families.names import rename_text_part, replaced
 from sensorium.families.pixels import CLIP_MEAN, CLIP_STD, read_mode
 from sensorium.families.tile_image import TileImageProcessor
+from sensorium.families.tile_video import tile_video
 from sensorium.model.encoders.tile_vit import TileVit, TileVitConfig
 
 _NAMES = (
@@ -124,6 +125,9 @@ FAMILY = Family(
     architectures=("InternVLForConditionalGeneration",),
     decoder=read_inner_text,
     rename=_rename,
-    media={"image": Media(processor=_processor, placeholder=_slot, marker="<IMG_CONTEXT>")},
+    media={
+        "image": Media(processor=_processor, placeholder=_slot, marker="<IMG_CONTEXT>"),
+        "video": tile_video(_processor, _slot, spellings=("<video>",)),
+    },
     encoders={"vision": _encoder},
 )

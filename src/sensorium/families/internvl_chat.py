@@ -13,6 +13,7 @@ from sensorium.families.inner_text import read_inner_text
 from sensorium.families.internvl import vision
 from sensorium.families.names import rename_text_part, replaced
 from sensorium.families.tile_image import TileImageProcessor
+from sensorium.families.tile_video import tile_video
 from sensorium.model.config import DecoderConfig
 from sensorium.model.encoders.tile_vit import TileVit
 
@@ -123,6 +124,9 @@ FAMILY = Family(
     decoder=_decoder,
     rename=_rename,
     convert=_split_qkv,
-    media={"image": Media(processor=_processor, placeholder=_slot, marker="<IMG_CONTEXT>")},
+    media={
+        "image": Media(processor=_processor, placeholder=_slot, marker="<IMG_CONTEXT>"),
+        "video": tile_video(_processor, _slot),
+    },
     encoders={"vision": _encoder},
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -22,12 +22,16 @@ class Layout:
         num_slots: rows the encoder gives.
         token_ids: all tokens of the item, slots included; empty: it is `num_slots` placeholders and nothing else.
         runs: where slots lie within the item, in order; they sum to `num_slots`.
+        interval: positions on the time axis from one of the grid's frames to the next.
+        times: of a video, seconds of the frames it was made of.
     """
 
     grid: Grid
     num_slots: int
     token_ids: tuple[int, ...] = ()
     runs: tuple[Run, ...] = ()
+    interval: float = 1.0
+    times: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, token_ids: Sequence[int], slot_id: int, grid: Grid = (0, 0, 0)) -> Layout:
@@ -49,7 +53,7 @@ class Layout:
     def behind(self, token_ids: Sequence[int]) -> Layout:
         """Return the layout of the same item with `token_ids`, none of them slots, before its own tokens."""
         runs = tuple((start + len(token_ids), length) for start, length in self.runs)
-        return Layout(self.grid, self.num_slots, (*token_ids, *self.token_ids), runs)
+        return replace(self, token_ids=(*token_ids, *self.token_ids), runs=runs)
 
     def slots(self, start: int, end: int) -> tuple[npt.NDArray[np.int64], slice]:
         """Return which of the item's tokens [start, end) are slots, and which encoder rows belong there."""

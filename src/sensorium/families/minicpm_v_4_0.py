@@ -8,13 +8,14 @@ from sensorium.families.decoder_config import read_decoder
 from sensorium.families.family import Family
 from sensorium.families.minicpm import encoder, rename
 from sensorium.families.minicpm_image import image_media
+from sensorium.families.minicpm_video import VIDEO
 
 FAMILY = Family(
     name="minicpm_v_4_0",
     architectures=("MiniCPMV 4.0",),
     decoder=partial(read_decoder, attention_bias=False),
     rename=rename,
-    media={"image": image_media(one_slice_tag=False)},
+    media={"image": image_media(one_slice_tag=False), "video": VIDEO},
     encoders={"vision": encoder},
     end_tokens=("<|im_end|>", "</s>"),
 )

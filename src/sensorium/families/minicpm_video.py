@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,15 @@ import numpy.typing as npt
 import torch
 
 from sensorium.families.checkpoint import Checkpoint
-from sensorium.families.family import EncoderInput, Media
+from sensorium.families.family import EncoderInput, Frames, Media
 from sensorium.families.minicpm_image import MinicpmImageProcessor
 from sensorium.families.minicpm_slices import Slices
 from sensorium.families.minicpm_wording import IMAGE, VIDEO_SPELLING
+from sensorium.media.sampling import Sampling
 
 _MAX_SLICES = 2  # what the authors recommend at most: frames are many
 _UNLIMITED = 1 << 30
+_MAX_FRAMES = 64  # of the authors' script, which takes one a second
 
 
 @dataclass(frozen=True)
@@ -42,29 +45,39 @@ class MinicpmVideoProcessor:
         frame = MinicpmImageProcessor.read(checkpoint, one_slice_tag=False)
         return cls(replace(frame, max_slices=1, fitting=_MAX_SLICES))
 
-    def __call__(
-        self, video: tuple[npt.NDArray[np.uint8], npt.NDArray[np.floating[Any]]], options: Mapping[str, Any], /
-    ) -> EncoderInput:
-        """Turn frames, (n, height, width, 3) RGB, and their times, which these models do not see, into patches.
+    def __call__(self, video: Frames, options: Mapping[str, Any], /) -> EncoderInput:
+        """Turn frames into patches; their times these models do not see.
 
         Raises:
             ValueError: there are no frames, or as for pictures; the text is for the user.
         """
-        frames, _ = video
+        frames = video.pixels
         if not len(frames):
             raise ValueError("The video has no frames.")
         slices = self.frame.slices(frames.shape[1], frames.shape[2], options)
-        chosen = frames[self._choose(len(frames), slices)]
+        indices = self._choose(len(frames), slices)
+        chosen = frames[indices]
         prepared = [self.frame.patches(frame, slices) for frame in chosen]
         pixels = torch.cat([pixels for pixels, _ in prepared])  # (num_patches, 3 * patch_size^2)
         sizes = torch.tensor([size for _, sizes in prepared for size in sizes])  # (num_slices, 2)
-        layout = self.frame.wording.layout([slices] * len(chosen))
+        times = tuple(float(video.times[index]) for index in indices)
+        layout = replace(self.frame.wording.layout([slices] * len(chosen)), times=times)
         return EncoderInput({"pixel_values": pixels, "tgt_sizes": sizes}, layout, cost=len(pixels))
 
     def _choose(self, num_frames: int, slices: Slices | None) -> npt.NDArray[np.int64]:
         """Return as many frame numbers as fit, evenly spread, first and last among them."""
         fitting = max(self.max_tokens // self.frame.wording.layout([slices]).length, 1)
         return np.linspace(0, num_frames - 1, min(num_frames, fitting)).round().astype(np.int64)
+
+    @cached_property
+    def sampling(self) -> Sampling:
+        """See `families.family.VideoProcessor`: a frame a second, and as many as fit without slices."""
+        most = max(min(_MAX_FRAMES, self.max_tokens // self.frame.wording.layout([None]).length), 1)
+        return Sampling(fps=1.0, min_frames=1, max_frames=most, multiple=1, spread="middles")
+
+    def frame_pixels(self, options: Mapping[str, Any]) -> int:
+        """See `families.family.VideoProcessor`: four times the overview and slices a frame may become."""
+        return 4 * self.frame.resolution**2 * (1 + self.frame.limits(options)["max_slice_nums"])
 
     def limits(self, options: Mapping[str, Any]) -> Mapping[str, int]:
         """See `families.family.Processor`."""

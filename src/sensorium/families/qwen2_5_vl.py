@@ -11,6 +11,7 @@ from sensorium.families.family import Config, Encoder, Family
 from sensorium.families.mrope import mrope_positions
 from sensorium.families.names import rename_vision
 from sensorium.families.qwen_image import IMAGE
+from sensorium.families.qwen_video import TIMED_VIDEO
 from sensorium.model.encoders.vit import Vit
 from sensorium.model.encoders.vit_config import VitConfig, read_vit
 
@@ -38,7 +39,7 @@ FAMILY = Family(
     architectures=("Qwen2_5_VLForConditionalGeneration",),
     decoder=partial(read_decoder, attention_bias=True, rope_theta=1000000.0),
     rename=rename_vision,
-    media={"image": IMAGE},
+    media={"image": IMAGE, "video": TIMED_VIDEO},
     encoders={"vision": _encoder},
     positions=mrope_positions,
 )

@@ -9,6 +9,7 @@ from sensorium.families.family import Config, Encoder, Family
 from sensorium.families.mrope import mrope_positions
 from sensorium.families.names import rename_vision
 from sensorium.families.qwen_image import IMAGE
+from sensorium.families.qwen_video import STAMPED_VIDEO
 from sensorium.model.config import DecoderConfig
 from sensorium.model.encoders.vit import Vit
 from sensorium.model.encoders.vit_config import VitConfig, read_vit
@@ -47,7 +48,7 @@ FAMILY = Family(
     architectures=("Qwen3VLForConditionalGeneration",),
     decoder=_decoder,
     rename=rename_vision,
-    media={"image": IMAGE},
+    media={"image": IMAGE, "video": STAMPED_VIDEO},
     encoders={"vision": _encoder},
     positions=mrope_positions,
 )

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from sensorium.families.checkpoint import Checkpoint
-from sensorium.families.family import EncoderInput, Layout, Media
+from sensorium.families.family import Config, EncoderInput, Layout, Media
 from sensorium.families.pixels import CLIP_MEAN, CLIP_STD, normalise, read_mode, resize
 
 _MAX_ASPECT_RATIO = 200
@@ -71,12 +71,20 @@ class QwenImageProcessor:
         Raises:
             ConfigurationError: it asks for something else than the Qwen towers were trained with.
         """
-        preprocessor = checkpoint.image_settings
-        vision = checkpoint.config.get("vision_config") or {}
+        return cls.of(checkpoint.image_settings, checkpoint.config, (56 * 56, 28 * 28 * 1280))
+
+    @classmethod
+    def of(cls, preprocessor: Config, config: Config, default: tuple[int, int]) -> QwenImageProcessor:
+        """Read the settings of a processor; `default` is the least and the most pixels where they say nothing.
+
+        Raises:
+            ConfigurationError: as for `read`.
+        """
+        vision = config.get("vision_config") or {}
         size = preprocessor.get("size") or {}
         return cls(
-            min_pixels=int(preprocessor.get("min_pixels") or size.get("shortest_edge") or 56 * 56),
-            max_pixels=int(preprocessor.get("max_pixels") or size.get("longest_edge") or 28 * 28 * 1280),
+            min_pixels=int(preprocessor.get("min_pixels") or size.get("shortest_edge") or default[0]),
+            max_pixels=int(preprocessor.get("max_pixels") or size.get("longest_edge") or default[1]),
             patch_size=int(preprocessor.get("patch_size") or vision.get("patch_size") or 14),
             temporal_patch_size=int(preprocessor.get("temporal_patch_size", 2)),
             merge_size=int(preprocessor.get("merge_size", 2)),
@@ -92,7 +100,7 @@ class QwenImageProcessor:
         Raises:
             ValueError: the aspect ratio or an option cannot be; the text is for the user.
         """
-        low, high = self._bounds(options)
+        low, high = self.bounds(options)
         new_height, new_width = smart_resize(height, width, self.patch_size * self.merge_size, low, high)
         rows, columns = new_height // self.patch_size, new_width // self.patch_size
         return Layout((1, rows, columns), rows * columns // self.merge_size**2)
@@ -126,7 +134,7 @@ class QwenImageProcessor:
         """Bytes that change whenever equal pictures would give other patches."""
         return json.dumps(["qwen_image 1", *vars(self).values()]).encode()
 
-    def _bounds(self, options: Mapping[str, Any]) -> tuple[int, int]:
+    def bounds(self, options: Mapping[str, Any]) -> tuple[int, int]:
         """Return (min_pixels, max_pixels) with a request's or the server's wishes applied."""
         size = options.get("size") or {}
         wishes = {

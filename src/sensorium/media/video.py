@@ -67,7 +67,8 @@ def picked_frames(
 
     Args:
         files: one video file, or, where `listed`, one picture file per frame.
-        max_pixels: larger frames are shrunk to this; None: as they are.
+        max_pixels: larger frames are shrunk to this, and to less where all together would be over the limit; None: as
+            they are.
 
     Raises:
         Rejected: unknown, damaged, truncated, or over a limit.
@@ -109,7 +110,7 @@ def _from_container(
         raise Rejected(f"is damaged: no frame of its {codec_of(stream, VIDEO_CODECS)} stream can be decoded")
     turn = _TURNS.get(round(first.rotation) % 360)
     height, width = _checked(first, limits)
-    scaled = fit(height, width, max_pixels)
+    scaled = _fit(height, width, max_pixels, len(indices), limits)
     source, size = (height, width), scaled
     if turn in (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270):
         source, size = (width, height), (scaled[1], scaled[0])
@@ -272,7 +273,7 @@ def _from_webp(data: bytes | bytearray, sampling: Sampling, max_pixels: int | No
         raise Rejected(f"is {times[-1]:.0f} s long; the limit is {limits.max_seconds:g} s", "media_too_large")
     fps = (len(times) - 1) / times[-1] if times[-1] else 0.0
     indices = sample(times, fps, sampling)
-    size = fit(*source, max_pixels)
+    size = _fit(*source, max_pixels, len(indices), limits)
     _check_total(len(indices), size, limits)
 
     def frames() -> Iterator[tuple[float, Image.Image]]:
@@ -304,7 +305,7 @@ def _from_pictures(
 
     first = picture(indices[0])
     source = (first.height, first.width)
-    size = fit(*source, max_pixels)
+    size = _fit(*source, max_pixels, len(indices), limits)
     _check_total(len(indices), size, limits)
 
     def frames() -> Iterator[tuple[float, Image.Image]]:
@@ -313,6 +314,13 @@ def _from_pictures(
             yield times[index], _resized(picture(index), size)
 
     return Picked(indices, size, source, fps, len(files) / fps, len(files), frames())
+
+
+def _fit(height: int, width: int, max_pixels: int | None, num_frames: int, limits: VideoLimits) -> tuple[int, int]:
+    """Return the size of each of `num_frames` frames; see `picked_frames`."""
+    if max_pixels is not None:
+        max_pixels = max(min(max_pixels, limits.max_total_pixels // num_frames), 1)
+    return fit(height, width, max_pixels)
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:

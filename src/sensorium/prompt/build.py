@@ -52,7 +52,9 @@ def build(
     if request.messages is not None:
         check_slots(request.messages, kinds)
         guard, rendered = render_chat(request, tokenizer, template, media_placeholder)
-        ids, text = guard.encode(_with_markers(rendered, spellings or {}))
+        # A spelling without a control token is not broken in client text, so no template's can be told from it.
+        known = {t: m for t, m in (spellings or {}).items() if any(token in t for token in tokenizer.added_tokens)}
+        ids, text = guard.encode(_with_markers(rendered, known))
         check_counts(ids, placeholder_ids, kinds, "messages")
     elif request.prompt is not None:
         text = request.prompt
@@ -66,6 +68,7 @@ def build(
                 f"prompt_token_ids has the id {wrong}; this model's ids are 0 to {tokenizer.vocab_size - 1}.",
                 param="prompt_token_ids",
             )
+        ids = _with_marker_ids(ids, tokenizer, spellings or {})
         check_counts(ids, placeholder_ids, kinds, "prompt_token_ids")
         text = tokenizer.decode(ids, skip_special_tokens=False)
     if not ids:
@@ -107,6 +110,20 @@ def _with_markers(text: str, spellings: Mapping[str, str]) -> str:
     for spelling, marker in spellings.items():
         text = text.replace(spelling, marker)
     return text
+
+
+def _with_marker_ids(ids: Sequence[int], tokenizer: Tokenizer, spellings: Mapping[str, str]) -> list[int]:
+    """Return `ids` with the tokens of every other spelling of a marker replaced by the marker's."""
+    found = list(ids)
+    for spelling, marker in spellings.items():
+        old, new = tokenizer.encode(spelling), tokenizer.encode(marker)
+        at = 0
+        while at <= len(found) - len(old):
+            same = found[at] == old[0] and found[at : at + len(old)] == old
+            if same:
+                found[at : at + len(old)] = new
+            at += len(new) if same else 1
+    return found
 
 
 def _message(message: Message, guard: Guard, template: ChatTemplate, markers: Mapping[str, str]) -> dict[str, Any]:

@@ -29,7 +29,9 @@ _RUN = (
     click.option("--dtype", type=Dtype(), default="auto", help="Numbers to compute with."),
     click.option("--device", type=Device(), default="auto", help="auto, cpu, cuda or cuda:N."),
     click.option("--max-model-len", type=_AT_LEAST_1, help="Longest prompt and answer together, in tokens."),
-    click.option("--mm-processor-kwargs", type=ProcessorOptions(), default={}, help='JSON: {"max_pixels": 1003520}.'),
+    click.option(
+        "--mm-processor-kwargs", type=ProcessorOptions(), default={}, help='JSON: {"max_pixels": 1003520, "fps": 1}.'
+    ),
     click.option("--min-pixels", type=_AT_LEAST_1, help="Smallest picture; smaller ones are enlarged."),
     click.option("--max-pixels", type=_AT_LEAST_1, help="Largest picture; larger ones are shrunk."),
     click.option("--chat-template", type=Template(), help="A file or the template itself; default: the model's."),

@@ -12,7 +12,9 @@ import click
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _MODALITIES = ("image", "video", "audio")
 _SAME_DTYPES = {"half": "float16", "float": "float32"}
-_PROCESSOR = ("min_pixels", "max_pixels", "max_patches", "max_dynamic_patch")
+_PROCESSOR = ("min_pixels", "max_pixels", "max_patches", "max_dynamic_patch", "max_slice_nums")
+_FRAMES = ("fps", "num_frames", "max_frames")  # of videos; all but fps are whole numbers
+_MOST_FPS = 1000
 
 
 class Bytes(click.ParamType[int]):
@@ -56,18 +58,23 @@ class Limits(click.ParamType[dict[str, int]]):
         return result
 
 
-class ProcessorOptions(click.ParamType[dict[str, int]]):
-    """Options of the image processor: '{"min_pixels": 3136, "max_pixels": 1003520}'."""
+class ProcessorOptions(click.ParamType[dict[str, float]]):
+    """Options of the processors: '{"max_pixels": 1003520, "fps": 1}'."""
 
     name = "json"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, int]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, float]:
         options = value if isinstance(value, dict) else _json_object(self, str(value), param, ctx)
+        known = (*_PROCESSOR, *_FRAMES)
         for name, number in options.items():
-            if name not in _PROCESSOR:
-                self.fail(f"{name!r} is not an option of the processor; they are {', '.join(_PROCESSOR)}.", param, ctx)
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                self.fail(f"{name} is {number!r}; it must be a whole number above 0.", param, ctx)
+            if name not in known:
+                self.fail(f"{name!r} is not an option of the processor; they are {', '.join(known)}.", param, ctx)
+            fraction = name == "fps" and isinstance(number, float) and 0 < number <= _MOST_FPS
+            if not fraction and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+                kind = f"a number above 0 and up to {_MOST_FPS}" if name == "fps" else "a whole number above 0"
+                self.fail(f"{name} is {number!r}; it must be {kind}.", param, ctx)
+        if "fps" in options and "num_frames" in options:
+            self.fail("fps and num_frames exclude each other; give one of them.", param, ctx)
         return options
 
 

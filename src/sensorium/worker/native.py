@@ -30,7 +30,8 @@ from sensorium.worker.model import LoadedModel
 from sensorium.worker.prompting import PromptBuilder
 from sensorium.worker.sizing import plan_memory
 
-_CPU_IMAGE_TOKENS = 1280  # about a million pixels; what Qwen's own processor class takes as its default
+# About a million pixels, what Qwen's own processor class takes as its default; of a video, twice that.
+_CPU_TOKENS = {"image": 1280, "video": 2560}
 
 
 class NativeModel(LoadedModel):
@@ -62,7 +63,7 @@ class NativeModel(LoadedModel):
         # The decoding child starts while weights are read.
         media_decoder = MediaDecoder(settings.media) if family.media else None
         if media_decoder is not None:
-            media_decoder.start()
+            media_decoder.start()  # that for videos starts with the first one
         weights = load_weights(path, family.rename, dtype, device, on_progress)
         weights_bytes = sum(tensor.nbytes for part in weights.values() for tensor in part.values())
         on_progress("packing weights", 0.0)
@@ -88,6 +89,7 @@ class NativeModel(LoadedModel):
             vocab_size=decoder.config.vocab_size,
             max_model_len=plan.max_model_len,
             processor_options=settings.mm_processor_kwargs,
+            media_limits=settings.media,
         )
         generation = read_json(path / "generation_config.json", missing={})
         info = ModelInfo(
@@ -133,8 +135,8 @@ def _counters(engine: Engine, builder: PromptBuilder) -> dict[str, float]:
         "kv_blocks_free": scheduler.pool.num_free,
         "kv_blocks": scheduler.pool.num_usable,
         "encoder_cache_bytes": engine.encoder_cache.num_bytes,
-        "media_decoded": builder.num_decoded,
-        "media_reused": builder.num_reused,
+        "media_decoded": builder.media.num_decoded,
+        "media_reused": builder.media.num_reused,
     }
 
 
@@ -146,12 +148,12 @@ def _read_files(path: Path) -> dict[str, dict[str, Any]]:
 def _processors(
     family: Family, checkpoint: Checkpoint, settings: EngineSettings, max_model_len: int
 ) -> dict[str, Processor]:
-    """The family's, held to items that fit the context, and pictures on a CPU to what it can look at within seconds."""
+    """The family's, held to items that fit the context, and on a CPU to what it can look at in bearable time."""
     on_cpu = pick_device(settings.device).type == "cpu"
     found: dict[str, Processor] = {}
     for kind, media in family.media.items():
         processor = media.processor(checkpoint)
         chosen = settings.mm_processor_kwargs.keys() & processor.limits({}).keys() - {"min_pixels"}
-        most = _CPU_IMAGE_TOKENS if kind == "image" and on_cpu and not chosen else max_model_len
+        most = _CPU_TOKENS.get(kind, max_model_len) if on_cpu and not chosen else max_model_len
         found[kind] = processor.within(min(max_model_len * 3 // 4, most))
     return found

@@ -7,24 +7,21 @@ from typing import Any
 
 from sensorium.engine.encoder_cache import EncoderCache
 from sensorium.engine.sequence import Prompt
-from sensorium.errors import ContextLengthExceeded, InvalidRequest, MediaError
+from sensorium.errors import ContextLengthExceeded, InvalidRequest
 from sensorium.families.checkpoint import Checkpoint
-from sensorium.families.family import EncoderInput, Family, Layout, MediaSpan, Processor
+from sensorium.families.family import Family, Layout, MediaSpan, Processor
 from sensorium.media.decode import Decoder as MediaDecoder
-from sensorium.media.key import media_key
 from sensorium.prompt.build import build
 from sensorium.prompt.placeholders import expand
 from sensorium.prompt.template import ChatTemplate
 from sensorium.prompt.tokenizer import Tokenizer
-from sensorium.types import MediaItem, Request
+from sensorium.settings import MediaLimits
+from sensorium.types import Request
+from sensorium.worker.preparing import MediaPreparer
 
 
 class PromptBuilder:
-    """Prepares requests; called from several threads at once.
-
-    A media item's key is a hash of its bytes as they came, so an item whose encoder output is cached is not even
-    decoded.
-    """
+    """Prepares requests; called from several threads at once. `media` prepares the items in them."""
 
     def __init__(
         self,
@@ -39,20 +36,17 @@ class PromptBuilder:
         vocab_size: int,
         max_model_len: int,
         processor_options: Mapping[str, Any],
+        media_limits: MediaLimits | None = None,
     ) -> None:
         self._family, self._config = family, checkpoint.config
         self._tokenizer, self._template = tokenizer, template
-        self._processors, self._media_decoder, self._cache = processors, media_decoder, cache
+        limits = media_limits or MediaLimits()
+        self.media = MediaPreparer(processors, media_decoder, cache, processor_options, limits)
         self._max_model_len, self._vocab_size = max_model_len, vocab_size
-        self._options = dict(processor_options)
-        self._limits = {kind: processor.limits(self._options) for kind, processor in processors.items()}
         self._placeholder_ids = {kind: media.placeholder(checkpoint) for kind, media in family.media.items()}
         self._markers = {kind: media.marker for kind, media in family.media.items()}
         self._spellings = {text: media.marker for media in family.media.values() for text in media.spellings}
         self._number = {kind: media.number(checkpoint) for kind, media in family.media.items() if media.number}
-        self._layouts: dict[bytes, Layout] = {}  # by media key
-        self.num_decoded = 0
-        self.num_reused = 0
 
     def ids(self, request: Request) -> tuple[list[int], str]:
         """Token ids with one placeholder per media item, and the rendered text."""
@@ -77,8 +71,11 @@ class PromptBuilder:
         self._check_ids(source, ids)  # a tokenizer can have more tokens than the model has embeddings
         if bounded:
             self._check_length(len(ids), source, len(request.media))
-        options = self._merged(request.mm_processor_kwargs)
-        prepared = [self._prepare(item, request.cache_salt, options, force_decode) for item in request.media]
+        wanted = request.mm_processor_kwargs
+        options = self.media.merged(wanted)
+        prepared = [
+            self.media.prepare(item, request.cache_salt, options, wanted, force_decode) for item in request.media
+        ]
         if not prepared:
             return Prompt(ids, cache_salt=request.cache_salt, **self._positions(len(ids), ())), text
         kinds = [item.kind for item in request.media]
@@ -111,7 +108,7 @@ class PromptBuilder:
 
     def _check_length(self, length: int, source: str, num_items: int) -> None:
         if length >= self._max_model_len:
-            options = [name for limits in self._limits.values() for name in limits if name.startswith("max_")]
+            options = [name for limits in self.media.limits.values() for name in limits if name.startswith("max_")]
             smaller = f"smaller media items (mm_processor_kwargs.{options[0]}) or " if options else ""
             fewer = f"send {smaller}fewer of them, " if num_items else ""
             raise ContextLengthExceeded(
@@ -127,49 +124,3 @@ class PromptBuilder:
                     f"{name} names the token id {token_id}; this model's ids are 0 to {self._vocab_size - 1}.",
                     param=name,
                 )
-
-    def _merged(self, wanted: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """By kind: the server's processor options, lowered by the request's."""
-        known = dict.fromkeys(name for limits in self._limits.values() for name in limits)
-        for name, value in wanted.items():
-            param = f"mm_processor_kwargs.{name}"
-            if name not in known:
-                takes = " and ".join(known) or "none"
-                raise InvalidRequest(f"{param} is not known; this model takes {takes}.", param=param)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value <= 0):
-                unit = " of pixels" if name.endswith("_pixels") else ""
-                raise InvalidRequest(f"{param} is {value!r}; it must be a positive whole number{unit}.", param=param)
-        return {
-            kind: self._options
-            | {name: min(wanted[name], most) for name, most in limits.items() if wanted.get(name) is not None}
-            for kind, limits in self._limits.items()
-        }
-
-    def _prepare(
-        self, item: MediaItem, salt: str, options: Mapping[str, Mapping[str, Any]], force_decode: bool
-    ) -> tuple[bytes, Layout, EncoderInput | None]:
-        """(key, layout, input); no input where the encoder output is cached."""
-        processor = self._processors.get(item.kind)
-        if processor is None:
-            raise MediaError(f"{item.where}: this model does not take {item.kind} input.", param=item.where)
-        key = media_key(item, salt, processor.fingerprint(), options[item.kind])
-        known = self._layouts.get(key)
-        if known is not None and key in self._cache and not force_decode:
-            self.num_reused += 1
-            return key, known, None
-        content = self._decode(item)
-        try:
-            encoder_input = processor(content, options[item.kind])
-        except ValueError as error:
-            raise MediaError(f"{item.where}: {error}", param=item.where) from None
-        self.num_decoded += 1
-        if len(self._layouts) > 4096:
-            self._layouts.clear()  # only a shortcut: what is not known is decoded again
-        self._layouts[key] = encoder_input.layout
-        return key, encoder_input.layout, encoder_input
-
-    def _decode(self, item: MediaItem) -> Any:
-        """From bytes to what `Processor.__call__` takes for this kind."""
-        if item.kind == "image" and self._media_decoder is not None:
-            return self._media_decoder.decode_image(item)  # (height, width, 3) uint8
-        raise MediaError(f"{item.where}: {item.kind} input cannot be decoded here.", param=item.where)

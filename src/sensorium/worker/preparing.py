@@ -1,0 +1,125 @@
+"""From media items to what the encoder takes: decoded by their kind, unless the encoder output is there already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from sensorium.engine.encoder_cache import EncoderCache
+from sensorium.errors import InvalidRequest, MediaError
+from sensorium.families.family import AudioProcessor, EncoderInput, Frames, Layout, Processor, VideoProcessor
+from sensorium.media.decode import Decoder
+from sensorium.media.decoded import Video
+from sensorium.media.key import media_key
+from sensorium.media.options import VIDEO_KWARGS, video_sampling
+from sensorium.media.sampling import Sampling
+from sensorium.settings import MediaLimits
+from sensorium.types import MediaItem
+
+Options = Mapping[str, Mapping[str, Any]]  # by kind of media
+
+
+class MediaPreparer:
+    """Prepares media items; called from several threads at once.
+
+    An item's key is a hash of its bytes as they came and of how it is wanted, so an item whose encoder output is
+    cached is not even decoded.
+
+    Args:
+        processors: by kind; those of videos and sounds are `VideoProcessor` and `AudioProcessor`.
+        options: the server's, for all processors.
+    """
+
+    def __init__(
+        self,
+        processors: Mapping[str, Processor],
+        decoder: Decoder | None,
+        cache: EncoderCache,
+        options: Mapping[str, Any],
+        limits: MediaLimits,
+    ) -> None:
+        self._processors, self._decoder, self._cache, self._media_limits = processors, decoder, cache, limits
+        self._frames = {name: options[name] for name in VIDEO_KWARGS if options.get(name) is not None}
+        self._options = {name: value for name, value in options.items() if name not in VIDEO_KWARGS}
+        self.limits = {kind: processor.limits(self._options) for kind, processor in processors.items()}
+        self._layouts: dict[bytes, Layout] = {}  # by media key
+        self.num_decoded = 0
+        self.num_reused = 0
+
+    def merged(self, wanted: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """Return, by kind, the server's processor options, lowered by the request's.
+
+        Raises:
+            InvalidRequest: the model does not take an option, or not this value.
+        """
+        known = dict.fromkeys(name for limits in self.limits.values() for name in limits)
+        known |= dict.fromkeys(VIDEO_KWARGS) if "video" in self._processors else {}
+        for name, value in wanted.items():
+            param = f"mm_processor_kwargs.{name}"
+            if name not in known:
+                takes = " and ".join(known) or "none"
+                raise InvalidRequest(f"{param} is not known; this model takes {takes}.", param=param)
+            # Those about frames were checked where the request was read.
+            whole = name in VIDEO_KWARGS or (isinstance(value, int) and not isinstance(value, bool) and value > 0)
+            if value is not None and not whole:
+                unit = " of pixels" if name.endswith("_pixels") else ""
+                raise InvalidRequest(f"{param} is {value!r}; it must be a positive whole number{unit}.", param=param)
+        return {
+            kind: self._options
+            | {name: min(wanted[name], most) for name, most in limits.items() if wanted.get(name) is not None}
+            for kind, limits in self.limits.items()
+        }
+
+    def prepare(
+        self, item: MediaItem, salt: str, options: Options, wanted: Mapping[str, Any], force_decode: bool
+    ) -> tuple[bytes, Layout, EncoderInput | None]:
+        """Return (key, layout, input); no input where the encoder output is cached.
+
+        Args:
+            options: what `merged` made of `wanted`, the request's.
+
+        Raises:
+            MediaError: the item cannot be used; `param` is its path.
+        """
+        processor = self._processors.get(item.kind)
+        if processor is None:
+            raise MediaError(f"{item.where}: this model does not take {item.kind} input.", param=item.where)
+        sampling = None
+        if item.kind == "video":
+            defaults = cast(VideoProcessor, processor).sampling
+            sampling = video_sampling(item, defaults, self._media_limits, self._frames, wanted)
+        key = media_key(item, salt, processor.fingerprint(), options[item.kind], sampling)
+        known = self._layouts.get(key)
+        if known is not None and key in self._cache and not force_decode:
+            self.num_reused += 1
+            return key, known, None
+        content = self._decode(item, processor, options[item.kind], sampling)
+        try:
+            encoder_input = processor(content, options[item.kind])
+        except ValueError as error:
+            raise MediaError(f"{item.where}: {error}", param=item.where) from None
+        self.num_decoded += 1
+        if len(self._layouts) > 4096:
+            self._layouts.clear()  # only a shortcut: what is not known is decoded again
+        self._layouts[key] = encoder_input.layout
+        return key, encoder_input.layout, encoder_input
+
+    def _decode(
+        self, item: MediaItem, processor: Processor, options: Mapping[str, Any], sampling: Sampling | None
+    ) -> Any:
+        """From bytes to what `Processor.__call__` takes for this kind."""
+        if self._decoder is None:
+            raise MediaError(f"{item.where}: {item.kind} input cannot be decoded here.", param=item.where)
+        if item.kind == "image":
+            return self._decoder.decode_image(item)  # (height, width, 3) uint8
+        if sampling is not None:
+            wanted = cast(VideoProcessor, processor)
+            return _frames(self._decoder.decode_video(item, sampling, wanted.frame_pixels(options)))
+        sound = cast(AudioProcessor, processor)
+        return self._decoder.decode_audio(item, sound.rate, sound.max_seconds).samples  # (num_samples,) float32
+
+
+def _frames(video: Video) -> Frames:
+    """The frames, and how many there are to a second of the part they lie in, first and last included."""
+    length = video.indices[-1] - video.indices[0] + 1
+    return Frames(video.frames, video.times_s, len(video.indices) / length * video.source_fps)
