@@ -33,6 +33,7 @@ __all__ = [
     "Media",
     "MediaSpan",
     "Processor",
+    "SoundProcessor",
 ]
 
 Config = Mapping[str, Any]  # a parsed JSON file of the checkpoint
@@ -64,7 +65,7 @@ class Processor(Protocol):
 
         Args:
             content: an image is (height, width, 3) uint8 RGB; a video is its frames, (n, height, width, 3) uint8, and
-                their times in seconds, (n,) float; sound is (num_samples,) float32 mono at the family's rate.
+                their times in seconds, (n,) float; sound is (num_samples,) float32 mono at `SoundProcessor.rate`.
             options: by the names in `limits`.
 
         Raises:
@@ -90,6 +91,18 @@ class ImageProcessor(Processor, Protocol):
         Raises:
             ValueError: as for a call.
         """
+
+
+class SoundProcessor(Processor, Protocol):
+    """A processor of sounds, which says in what form it wants them."""
+
+    @property
+    def rate(self) -> int:
+        """Samples per second of what a call is given."""
+
+    @property
+    def max_seconds(self) -> float:
+        """The longest clip; a call refuses longer ones and says what to do."""
 
 
 class Encoder(Protocol):
