@@ -154,6 +154,14 @@ def test_a_processor_tells_what_changes_its_features(checkpoint: Checkpoint) -> 
     assert ours.fingerprint() == processor(checkpoint("qwen2_audio")).fingerprint() != thirty_seconds().fingerprint()
 
 
+def test_settings_are_found_where_transformers_saves_them(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = checkpoint("qwen2_audio")
+    theirs(path).save_pretrained(tmp_path)
+    assert not (tmp_path / "preprocessor_config.json").exists()
+    (tmp_path / "config.json").write_bytes((path / "config.json").read_bytes())
+    assert processor(tmp_path).fingerprint() == processor(path).fingerprint()
+
+
 @pytest.mark.parametrize("layout", ["hub", "saved"])
 def test_tower_output_equals_transformers(layout: str, checkpoint: Checkpoint) -> None:
     path = checkpoint("qwen2_audio", layout)
