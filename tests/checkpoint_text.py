@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 NUM_PLAIN_TOKENS = 560  # 256 bytes and the merges; added tokens follow, as in the real tokenizers
 
-_DIGITS = {"qwen": r"\p{N}", "internvl": r"\p{N}", "llama": r"\p{N}{1,3}", "llava": r"\p{N}"}
+_DIGITS = {"qwen": r"\p{N}", "qwen2_audio": r"\p{N}", "internvl": r"\p{N}", "llama": r"\p{N}{1,3}", "llava": r"\p{N}"}
 _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|DIGITS| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -25,7 +25,11 @@ _LLAMA_SPECIAL = (
     "<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|eot_id|>",
     "<|python_tag|>",
 )  # fmt: skip
-_EXTRA = {"internvl": ("<img>", "</img>", "<IMG_CONTEXT>", "<video>"), "llava": ("<image>", "<pad>")}
+_EXTRA = {
+    "internvl": ("<img>", "</img>", "<IMG_CONTEXT>", "<video>"),
+    "llava": ("<image>", "<pad>"),
+    "qwen2_audio": ("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"),
+}
 
 _CORPUS = (
     "The picture shows a red square above a blue circle, and a green triangle on the left of the yellow star.",
@@ -64,6 +68,12 @@ CHAT_TEMPLATES = {
     "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
     "{% if c['type'] == 'image' %}{{ '<IMG_CONTEXT>\n' }}{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}"
     "{{ '<|im_end|>\n' }}{% endfor %}" + _END,
+    # Qwen2-Audio counts the sounds of all turns, and knows them by a key: the type it looks at is never there.
+    "qwen2_audio": "{% set sounds = namespace(n=0) %}" + _LOOP + _SYSTEM + "{{ '<|im_start|>' + m['role'] + '\n' }}"
+    "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
+    "{% if 'audio' in c or 'audio_url' in c or m['type'] == 'audio' %}{% set sounds.n = sounds.n + 1 %}"
+    "{{ 'Audio ' ~ sounds.n ~ ': <|audio_bos|><|AUDIO|><|audio_eos|>\n' }}"
+    "{% elif 'text' in c %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}{{ '<|im_end|>\n' }}" + _STOP + _END,
     "llama": "{{ bos_token }}{% for m in messages %}"
     "{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' + (m['content'] | trim) + '<|eot_id|>' }}"
     "{% endfor %}{% if add_generation_prompt %}"
@@ -73,7 +83,7 @@ CHAT_TEMPLATES = {
 
 @cache
 def build_tokenizer(kind: str) -> Tokenizer:
-    """Return a byte-level BPE tokenizer with the added tokens of `kind`: "qwen", "llama", "internvl" or "llava"."""
+    """Return a byte-level BPE tokenizer with the added tokens of `kind`, a key of _DIGITS."""
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(_SPLIT.replace("DIGITS", _DIGITS[kind])), "isolated")
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -86,7 +96,7 @@ def build_tokenizer(kind: str) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator(_CORPUS, trainer)
-    if kind in ("qwen", "internvl"):
+    if kind in ("qwen", "qwen2_audio", "internvl"):
         tokenizer.normalizer = normalizers.NFC()
         tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in _QWEN_SPECIAL])
         tokenizer.add_tokens([AddedToken(text, normalized=False) for text in _QWEN_WORDS])

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import save_file
 
+from tests.checkpoint_audio import PREPROCESSOR, TOWER, audio_shapes
 from tests.checkpoint_text import build_tokenizer, tokenizer_config
 from tests.checkpoint_tiles import IMAGE as TILE_IMAGE
 from tests.checkpoint_tiles import OUTER, tile_shapes
@@ -28,7 +29,9 @@ Shapes = dict[str, tuple[int, ...]]
 GRID_FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")  # pictures of any size, M-RoPE
 TILE_FAMILIES = ("llava", "internvl")  # squares of one size, plain positions
 VISION_FAMILIES = (*GRID_FAMILIES, *TILE_FAMILIES)
-FAMILIES = (*VISION_FAMILIES, "qwen2", "qwen3", "llama")
+AUDIO_FAMILIES = ("qwen2_audio",)
+MEDIA_FAMILIES = (*VISION_FAMILIES, *AUDIO_FAMILIES)
+FAMILIES = (*MEDIA_FAMILIES, "qwen2", "qwen3", "llama")
 
 VOCAB_SIZE = 608  # more rows than the tokenizer has tokens, as in the real ones
 HIDDEN = 64
@@ -41,13 +44,14 @@ _ARCHITECTURES = {
     "qwen3_vl": "Qwen3VLForConditionalGeneration",
     "llava": "LlavaForConditionalGeneration",
     "internvl": "InternVLForConditionalGeneration",
+    "qwen2_audio": "Qwen2AudioForConditionalGeneration",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
     "llama": "LlamaForCausalLM",
 }
 _TIED = {"qwen2_vl", "qwen3_vl", "qwen2"}
 _QK_NORM = {"qwen3_vl", "qwen3"}
-_QKV_BIAS = {"qwen2_vl", "qwen2_5_vl", "internvl", "qwen2"}
+_QKV_BIAS = {"qwen2_vl", "qwen2_5_vl", "internvl", "qwen2_audio", "qwen2"}
 _HEAD_DIM = {"qwen3_vl": 32, "qwen3": 32}  # not hidden / heads; elsewhere it is, and config.json is silent
 _ROPE: dict[str, dict[str, Any]] = {
     "qwen2_vl": {"type": "mrope", "mrope_section": [2, 3, 3]},
@@ -111,6 +115,8 @@ def make_checkpoint(
     _write_json(path / "config.json", model_config(family, layout, dtype))
     if family in TILE_FAMILIES:
         _write_json(path / "preprocessor_config.json", TILE_IMAGE[family])
+    elif family in AUDIO_FAMILIES:
+        _write_json(path / "preprocessor_config.json", PREPROCESSOR)
     elif family in VISION_FAMILIES:
         preprocessor = {"image_processor_type": "Qwen2VLImageProcessor", "temporal_patch_size": 2, "merge_size": 2}
         _write_json(path / "preprocessor_config.json", preprocessor | _IMAGE[family])
@@ -119,7 +125,7 @@ def make_checkpoint(
 
 def tokenizer_kind(family: str) -> str:
     """Return which tokenizer of `checkpoint_text` the tiny `family` has."""
-    return family if family in ("llama", *TILE_FAMILIES) else "qwen"
+    return family if family in ("llama", *TILE_FAMILIES, *AUDIO_FAMILIES) else "qwen"
 
 
 def model_config(family: str, layout: Layout = "hub", dtype: str = "float32") -> dict[str, Any]:
@@ -150,8 +156,11 @@ def model_config(family: str, layout: Layout = "hub", dtype: str = "float32") ->
         "tie_word_embeddings": family in _TIED,
         "torch_dtype" if layout == "hub" else "dtype": dtype,
     }
-    if family not in VISION_FAMILIES:
+    if family not in MEDIA_FAMILIES:
         return text | outer
+    if family in AUDIO_FAMILIES:
+        parts = {"audio_config": TOWER, "text_config": text | {"model_type": "qwen2"}}
+        return outer | parts | {"audio_token_index": token_id("<|AUDIO|>")}
     if family in TILE_FAMILIES:
         key, placeholder, text_type, rest = OUTER[family]
         return outer | rest | {key: token_id(placeholder), "text_config": text | {"model_type": text_type}}
@@ -175,8 +184,11 @@ def model_config(family: str, layout: Layout = "hub", dtype: str = "float32") ->
 
 def tensor_shapes(family: str, layout: Layout = "hub") -> Shapes:
     """Return the hub's tensor names and shapes of the tiny `family`; tile families have others where saved."""
-    if family not in VISION_FAMILIES:
+    if family not in MEDIA_FAMILIES:
         return _decoder_shapes(family, "model.")
+    if family in AUDIO_FAMILIES:
+        text = _decoder_shapes(family, "model.")
+        return {f"language_model.{name}": shape for name, shape in text.items()} | audio_shapes(HIDDEN)
     if family in TILE_FAMILIES:
         text = _decoder_shapes(family, "model.")
         if layout == "saved":
@@ -289,7 +301,7 @@ def _random_tensors(shapes: Shapes, seed: int, dtype: torch.dtype) -> dict[str, 
         if len(shape) == 1:
             scale = 0.5 if "lambda_" in name else 0.0
             tensor = 0.1 * noise + scale + (1.0 if "norm" in name and name.endswith("weight") else 0.0)
-        elif any(part in name for part in ("embed_tokens", "pos_embed", "position_embedding")):
+        elif any(part in name for part in ("embed_tokens", "pos_embed", "position_embedding", "embed_positions")):
             tensor = 0.5 * noise
         else:
             tensor = noise / math.sqrt(math.prod(shape[1:]))  # more, and rounding errors would grow from layer to layer

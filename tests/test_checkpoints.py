@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
+from transformers import AutoTokenizer
 
 from tests.checkpoint_text import build_tokenizer
-from tests.checkpoints import FAMILIES, VISION_FAMILIES, Layout, make_checkpoint, tokenizer_kind
+from tests.checkpoints import FAMILIES, Layout, make_checkpoint, tokenizer_kind
+from tests.families.reference import loader
 
 
 @pytest.mark.parametrize("layout", ["hub", "saved"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_transformers_finds_every_tensor_it_wants(family: str, layout: Layout, tmp_path: Path) -> None:
     make_checkpoint(family, tmp_path, shards=2 if layout == "hub" else 1, layout=layout)
-    loader = AutoModelForImageTextToText if family in VISION_FAMILIES else AutoModelForCausalLM
-    model, report = loader.from_pretrained(tmp_path, output_loading_info=True)
+    model, report = loader(family).from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report.values()), report
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([[5, 6, 7, 300]])).logits

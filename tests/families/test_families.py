@@ -12,6 +12,7 @@ from sensorium.errors import ConfigurationError
 from sensorium.families import MODULES, find
 from sensorium.model.config import DecoderConfig
 from tests.checkpoints import (
+    AUDIO_FAMILIES,
     FAMILIES,
     GRID_FAMILIES,
     TILE_FAMILIES,
@@ -30,6 +31,7 @@ WANTED = {
     },
     "llava": {"head_dim": 16, "tie_word_embeddings": False},
     "internvl": {"head_dim": 16, "attention_bias": True, "tie_word_embeddings": False},
+    "qwen2_audio": {"head_dim": 16, "attention_bias": True, "tie_word_embeddings": False},
     "qwen2": {"head_dim": 16, "attention_bias": True, "tie_word_embeddings": True},
     "qwen3": {"head_dim": 32, "qk_norm": True},
     "llama": {"head_dim": 16, "rope_theta": 500000.0},
@@ -55,10 +57,8 @@ def test_both_layouts_give_one_decoder(name: str, layout: Layout) -> None:
     config = model_config(name, layout)
     family = find(config)
     assert family.name == name
-    kinds = (
-        ("image", "video") if name in (*GRID_FAMILIES, "internvl") else ("image",) if name in VISION_FAMILIES else ()
-    )
-    assert family.modalities == ("text", *kinds)
+    takes = {"image": VISION_FAMILIES, "video": (*GRID_FAMILIES, "internvl"), "audio": AUDIO_FAMILIES}
+    assert family.modalities == ("text", *(kind for kind, names in takes.items() if name in names))
     shared = {
         "vocab_size": 608, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
         "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0,
@@ -83,7 +83,8 @@ def test_every_tensor_of_the_hub_has_a_name_here(name: str) -> None:
     assert len(set(targets)) == len(targets)
     decoders = [target[1] for target in targets if target is not None and target[0] == "decoder"]
     assert {"embed_tokens.weight", "norm.weight", "layers.2.mlp.down_proj.weight"} <= set(decoders)
-    assert not any(part.startswith(("model.", "language_model.", "visual.", "vision_tower.")) for part in decoders)
+    prefixes = ("model.", "language_model.", "visual.", "vision_tower.", "audio_tower.")
+    assert not any(part.startswith(prefixes) for part in decoders)
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,13 @@ from sensorium.model.decoder import Decoder, Step
 from sensorium.model.weights import load_weights
 from sensorium.types import SamplingParams
 from tests.checkpoint_chat import write_internvl_chat
-from tests.checkpoints import FAMILIES, VISION_FAMILIES
+from tests.checkpoints import FAMILIES, MEDIA_FAMILIES
 from tests.families.conftest import Checkpoint, image_processor, read_checkpoint, read_config
 from tests.families.reference import reference_logits
 
 CPU = torch.device("cpu")
 IMAGE_SIZES = [(120, 90), (60, 260), (224, 224)]  # (height, width)
+NUM_SAMPLES = [20000, 48000, 7777]
 NUM_OUTPUT = 12
 SIDES = ("start", "end")
 
@@ -40,9 +41,13 @@ def load(path: Path) -> tuple[Family, Decoder, dict[str, Encoder]]:
     return family, Decoder(family.decoder(config), tensors), encoders
 
 
-def pictures(path: Path, family: Family, count: int) -> list[EncoderInput]:
-    processor = image_processor(path, family)
+def items(path: Path, family: Family, count: int) -> list[EncoderInput]:
+    """Return `count` pictures; of a family that only hears, sounds."""
     rng = np.random.default_rng(11)
+    if "image" not in family.media:
+        hear = family.media["audio"].processor(read_checkpoint(path))
+        return [hear(rng.normal(0, 0.1, n).astype(np.float32), {}) for n in NUM_SAMPLES[:count]]
+    processor = image_processor(path, family)
     return [processor(rng.integers(0, 256, (h, w, 3), dtype=np.uint8), {}) for h, w in IMAGE_SIZES[:count]]
 
 
@@ -56,7 +61,8 @@ def build_prompt(path: Path, family: Family, images: list[EncoderInput], keys: s
     for index, image in enumerate(images):
         token_ids += around[0]
         spans.append(MediaSpan(len(token_ids), f"{keys}{index}".encode(), image.layout))
-        placeholder = family.media["image"].placeholder(read_checkpoint(path))
+        media = family.media.get("image") or family.media["audio"]
+        placeholder = media.placeholder(read_checkpoint(path))
         token_ids += image.layout.token_ids or [placeholder] * image.layout.num_slots
         token_ids += [*around[1], *rng.integers(0, 560, index + 1).tolist()]
     if family.positions is None:
@@ -70,7 +76,8 @@ def our_logits(decoder: Decoder, encoders: dict[str, Encoder], prompt: Prompt) -
     num_tokens = len(prompt.token_ids)
     rows, features = None, None
     if prompt.inputs:
-        *_, encoded = encoders["vision"].encode([item for item in prompt.inputs if item is not None])
+        (encoder,) = encoders.values()
+        *_, encoded = encoder.encode([item for item in prompt.inputs if item is not None])
         assert encoded is not None
         features = torch.cat(encoded)
         rows = torch.cat(
@@ -88,7 +95,7 @@ def our_logits(decoder: Decoder, encoders: dict[str, Encoder], prompt: Prompt) -
     return decoder.forward(step, decoder.new_cache(num_blocks=41, block_size=16))
 
 
-CASES = [(name, count) for name in FAMILIES for count in ((0, 1, 3) if name in VISION_FAMILIES else (0,))]
+CASES = [(name, count) for name in FAMILIES for count in ((0, 1, 3) if name in MEDIA_FAMILIES else (0,))]
 
 
 @pytest.mark.parametrize("layout", ["hub", "saved"])
@@ -96,7 +103,7 @@ CASES = [(name, count) for name in FAMILIES for count in ((0, 1, 3) if name in V
 def test_logits_equal_transformers(name: str, num_images: int, layout: str, checkpoint: Checkpoint) -> None:
     path = checkpoint(name, layout)
     family, decoder, encoders = load(path)
-    images = pictures(path, family, num_images) if num_images else []
+    images = items(path, family, num_images) if num_images else []
     prompt = build_prompt(path, family, images)
     wanted = reference_logits(path, name, prompt.token_ids, images)
     found = our_logits(decoder, encoders, prompt)
@@ -108,7 +115,7 @@ def test_logits_equal_transformers(name: str, num_images: int, layout: str, chec
 def test_greedy_tokens_equal_transformers(name: str, checkpoint: Checkpoint) -> None:
     path = checkpoint(name)
     family, decoder, encoders = load(path)
-    images = pictures(path, family, 2) if name in VISION_FAMILIES else []
+    images = items(path, family, 2) if name in MEDIA_FAMILIES else []
     prompt = build_prompt(path, family, images)
     engine = Engine(decoder, encoders, EngineLimits(num_blocks=64, block_size=8, max_num_batched_tokens=40))
     sequence = Sequence(("a", 0), prompt, SamplingParams(temperature=0.0), NUM_OUTPUT, frozenset(), seed=0)
@@ -124,11 +131,11 @@ def test_greedy_tokens_equal_transformers(name: str, checkpoint: Checkpoint) -> 
     assert sequence.token_ids == wanted
 
 
-@pytest.mark.parametrize("name", VISION_FAMILIES)
+@pytest.mark.parametrize("name", MEDIA_FAMILIES)
 def test_however_the_work_is_cut_the_tokens_are_the_same(name: str, checkpoint: Checkpoint) -> None:
     path = checkpoint(name)
     family, decoder, encoders = load(path)
-    prompt = build_prompt(path, family, pictures(path, family, 2))
+    prompt = build_prompt(path, family, items(path, family, 2))
     found = []
     for cached in (False, True):
         for chunk in (1, 7, 64, 2048):
@@ -152,9 +159,9 @@ def test_internvl_of_its_authors_is_internvl(decoder_kind: str, tmp_path: Path) 
     write_internvl_chat(hf, chat, decoder_kind)
     family, decoder, encoders = load(chat)
     assert family.name == "internvl_chat"
-    images = pictures(chat, family, 3)
+    images = items(chat, family, 3)
     prompt = build_prompt(chat, family, images)
     by_transformers = find(read_config(hf))
-    assert prompt.token_ids == build_prompt(hf, by_transformers, pictures(hf, by_transformers, 3)).token_ids
+    assert prompt.token_ids == build_prompt(hf, by_transformers, items(hf, by_transformers, 3)).token_ids
     wanted = reference_logits(hf, "internvl", prompt.token_ids, images)
     torch.testing.assert_close(our_logits(decoder, encoders, prompt), wanted, atol=1e-4, rtol=0)

@@ -164,3 +164,7 @@ def test_what_content_a_template_takes() -> None:
         assert (chat(source).takes_text, chat(source).takes_parts) == (text, parts)
     assert chat(tiny.QWEN_VL).writes_media("image")
     assert not chat(tiny.QWEN_VL).writes_media("audio")
+    assert chat(tiny.QWEN_VL).media_part("audio") is None
+    by_key = "{% for p in messages[0].content %}{{ '<a>' if 'audio_url' in p else p.text }}{% endfor %}"
+    assert not chat(by_key).writes_media("audio")
+    assert chat(by_key).media_part("audio") == {"type": "audio", "audio_url": ""}

@@ -27,7 +27,6 @@ class Recorder:
 
     asked: list[Any] = field(default_factory=list)
     rate: int = 8000
-    max_seconds: float | None = 30.0
     sampling: Sampling = field(default_factory=lambda: Sampling(max_frames=10))
 
     def frame_pixels(self, options: Mapping[str, Any]) -> int:
@@ -43,8 +42,8 @@ class Recorder:
         self.asked.append((sampling, max_pixels))
         return Video(np.zeros((4, 2, 2, 3), np.uint8), (0.0, 1.0, 2.0, 3.0), (0, 10, 20, 29), 10.0, 4.0, 40, (2, 2))
 
-    def decode_audio(self, item: MediaItem, rate: int, max_seconds: float | None) -> Audio:
-        self.asked.append((rate, max_seconds))
+    def decode_audio(self, item: MediaItem, rate: int) -> Audio:
+        self.asked.append(rate)
         return Audio(np.zeros(5, np.float32), rate, rate)
 
     def __call__(self, content: Any, options: Mapping[str, Any], /) -> EncoderInput:
@@ -85,10 +84,10 @@ def test_a_video_is_sampled_as_the_nearest_says() -> None:
     assert options == {"max_pixels": 90}  # what is about frames is not the processor's
 
 
-def test_a_sound_has_the_familys_rate_and_length() -> None:
+def test_a_sound_has_the_familys_rate() -> None:
     recorder = Recorder()
     prepare(preparer(recorder), "audio")
-    assert recorder.asked[0] == (8000, 30.0)
+    assert recorder.asked[0] == 8000
     assert recorder.asked[1][0].dtype == np.float32
 
 

@@ -15,6 +15,7 @@ MODULES = {
     "Qwen2VLForConditionalGeneration": "qwen2_vl",
     "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
     "Qwen3VLForConditionalGeneration": "qwen3_vl",
+    "Qwen2AudioForConditionalGeneration": "qwen2_audio",
     "LlavaForConditionalGeneration": "llava",
     "InternVLForConditionalGeneration": "internvl",
     "InternVLChatModel": "internvl_chat",

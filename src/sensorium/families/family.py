@@ -80,7 +80,7 @@ class Processor(Protocol):
 
         Args:
             content: an image is (height, width, 3) uint8 RGB; a video is `Frames`; sound is (num_samples,) float32
-                mono at the processor's rate.
+                mono at `AudioProcessor.rate`.
             options: by the names in `limits`.
 
         Raises:
@@ -125,10 +125,6 @@ class AudioProcessor(Processor, Protocol):
     @property
     def rate(self) -> int:
         """Samples per second."""
-
-    @property
-    def max_seconds(self) -> float | None:
-        """The longest sound it takes; None: any."""
 
 
 class Encoder(Protocol):

@@ -147,9 +147,7 @@ def _content(message: Message, guard: Guard, template: ChatTemplate, markers: Ma
     if not template.takes_parts or (single and template.takes_text):
         return "\n".join(texts)
     return [
-        {"type": part.kind}
-        if isinstance(part, MediaSlot) and template.writes_media(part.kind)
-        else {"type": "text", "text": text}
+        (template.media_part(part.kind) if isinstance(part, MediaSlot) else None) or {"type": "text", "text": text}
         for part, text in zip(message.content, texts, strict=True)
     ]
 

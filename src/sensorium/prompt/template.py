@@ -103,13 +103,24 @@ class ChatTemplate:
 
     def writes_media(self, kind: str) -> bool:
         """Whether the template writes something of its own for {"type": kind} parts."""
+        return self.media_part(kind) == {"type": kind}
+
+    def media_part(self, kind: str) -> dict[str, str] | None:
+        """Return the part for which the template writes something of its own; None: it writes nothing for any.
+
+        Most templates look at a part's type, others for a key. Qwen2-Audio's compares the type of the whole message,
+        which has none, so with it only the key counts.
+        """
         if kind not in self._media:
             text = {"type": "text", "text": _PROBE}
-            self._media[kind] = self.takes_parts and self._probe([{"type": kind}, text]) != self._probe([text])
+            forms = ({"type": kind}, {"type": kind, f"{kind}_url": ""})
+            plain = self._probe([text])
+            written = (form for form in forms if self.takes_parts and self._probe([form, text]) != plain)
+            self._media[kind] = next(written, None)
         return self._media[kind]
 
     @cached_property
-    def _media(self) -> dict[str, bool]:
+    def _media(self) -> dict[str, dict[str, str] | None]:
         return {}
 
     def _probe(self, content: Any) -> str:

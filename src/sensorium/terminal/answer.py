@@ -36,7 +36,7 @@ class LocalModel:
 
     def __init__(self, settings: EngineSettings) -> None:
         # torch's OpenMP reads this when it is loaded; see worker/launcher.py.
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
         logging.basicConfig(level="WARNING", format="%(levelname)s %(name)s: %(message)s")
         from sensorium.llm import LLM  # here, because it imports torch
 

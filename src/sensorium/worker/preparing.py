@@ -116,7 +116,8 @@ class MediaPreparer:
             wanted = cast(VideoProcessor, processor)
             return _frames(self._decoder.decode_video(item, sampling, wanted.frame_pixels(options)))
         sound = cast(AudioProcessor, processor)
-        return self._decoder.decode_audio(item, sound.rate, sound.max_seconds).samples  # (num_samples,) float32
+        # The processor itself refuses what is too long for the model: the decoder would name the server's limit.
+        return self._decoder.decode_audio(item, sound.rate).samples  # (num_samples,) float32
 
 
 def _frames(video: Video) -> Frames:

@@ -56,7 +56,7 @@ def plan_memory(settings: EngineSettings, decoder: Decoder) -> MemoryPlan:
         block_size=block_size,
         max_num_seqs=settings.max_num_seqs,
         max_num_batched_tokens=settings.max_num_batched_tokens or (2048 if on_cpu else 8192),
-        max_mixed_tokens=64 if on_cpu else settings.max_num_batched_tokens or 8192,
+        max_mixed_tokens=256 if on_cpu else settings.max_num_batched_tokens or 8192,
         prefix_caching=settings.enable_prefix_caching,
         encoder_cache_bytes=settings.encoder_cache_bytes,
         encoder_share=settings.encoder_share,

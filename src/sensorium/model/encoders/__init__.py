@@ -1,1 +1,1 @@
-"""Towers that turn pixels (later: sound) into rows of the decoder's embeddings."""
+"""Towers that turn pixels and sound into rows of the decoder's embeddings."""
