@@ -24,8 +24,9 @@ def loader(family: str) -> Any:
 
 
 @cache
-def reference_model(path: Path, family: str) -> Any:
+def reference_model(path: Path) -> Any:
     """Return transformers' fp32 model of the checkpoint, loaded once per session."""
+    family = find(json.loads((path / "config.json").read_text())).name
     return loader(family).from_pretrained(path, dtype=torch.float32).eval()
 
 
@@ -38,7 +39,7 @@ def reference_logits(
     path: Path, family: str, token_ids: Sequence[int], images: Sequence[EncoderInput] = ()
 ) -> torch.Tensor:
     """Return (n, vocab_size) fp32 logits of a prompt whose placeholders are already there, one per media token."""
-    model = reference_model(path, family)
+    model = reference_model(path)
     inputs: dict[str, Any] = {"input_ids": torch.tensor([list(token_ids)])}
     if images and family in AUDIO_FAMILIES:
         inputs |= _windows(images, 2 * model.config.audio_config.max_source_positions)
@@ -69,7 +70,7 @@ def _windows(clips: Sequence[EncoderInput], num_frames: int) -> dict[str, torch.
 
 def reference_features(path: Path, images: Sequence[EncoderInput]) -> list[torch.Tensor]:
     """Return transformers' encoder output per image, (num_slots, out_features), deepstack behind the final ones."""
-    tower = reference_model(path, find(json.loads((path / "config.json").read_text())).name).model
+    tower = reference_model(path).model
     inputs = {"pixel_values": torch.cat([image.tensors["pixel_values"] for image in images])}
     if any(images[0].layout.grid):
         inputs["image_grid_thw"] = torch.tensor([image.layout.grid for image in images])

@@ -44,7 +44,7 @@ def test_positions_equal_transformers(name: str, prompt: list[int | tuple[int, i
     positions, delta = place(len(token_ids), spans, config)
 
     grids = torch.tensor([span.layout.grid for span in spans]) if spans else None
-    wanted, wanted_delta = reference_model(path, name).model.get_rope_index(
+    wanted, wanted_delta = reference_model(path).model.get_rope_index(
         torch.tensor([token_ids]), token_types(token_ids, IMAGE), image_grid_thw=grids
     )
     assert positions.dtype == np.int64
@@ -79,7 +79,7 @@ def test_positions_of_videos_equal_transformers(
 
     timed = {"second_per_grid_ts": torch.tensor([seconds])} if name == "qwen2_5_vl" else {}
     ids = torch.tensor([token_ids])
-    wanted, wanted_delta = reference_model(path, True).model.get_rope_index(
+    wanted, wanted_delta = reference_model(path).model.get_rope_index(
         ids,
         (ids == IMAGE).int() + 2 * (ids == VIDEO).int(),
         image_grid_thw=torch.tensor([[1, 4, 6]]),

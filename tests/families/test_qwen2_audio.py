@@ -74,7 +74,7 @@ def run(encoder: Encoder, clips: list[EncoderInput]) -> list[torch.Tensor]:
 def reference_rows(path: Path, sounds: list[Samples]) -> list[torch.Tensor]:
     """What transformers' projector gives for the sounds of one prompt, each without the rows of its padding."""
     found = theirs(path)(text="<|AUDIO|>" * len(sounds), audio=sounds, sampling_rate=RATE, return_tensors="pt")
-    model, caught = reference_model(path, "qwen2_audio"), []
+    model, caught = reference_model(path), []
     hook = model.model.multi_modal_projector.register_forward_hook(lambda module, args, out: caught.append(out))
     model(**found)
     hook.remove()
@@ -250,5 +250,5 @@ def test_prompts_equal_transformers(chat: str, checkpoint: Checkpoint) -> None:
     wanted = reference(text=text, return_tensors="pt", **kwargs)
     assert found == wanted["input_ids"][0].tolist()
     if count:
-        logits = reference_model(path, "qwen2_audio")(**wanted).logits[0]
+        logits = reference_model(path)(**wanted).logits[0]
         torch.testing.assert_close(reference_logits(path, "qwen2_audio", found, clips), logits, atol=1e-4, rtol=0)

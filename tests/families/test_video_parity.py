@@ -155,7 +155,7 @@ def test_greedy_tokens_equal_transformers(name: str, checkpoint: Checkpoint) -> 
     assert engine.add(sequence)
     while sequence.num_output_tokens < 6:
         engine.step()
-    model = reference_model(path, True)
+    model = reference_model(path)
     model.model.rope_deltas = None
     wanted = model.generate(**inputs, max_new_tokens=6, do_sample=False, eos_token_id=None)[0].tolist()
     assert sequence.token_ids == wanted

@@ -56,7 +56,7 @@ def reference_inputs(
     path: Path, token_ids: Sequence[int], items: Sequence[EncoderInput], kinds: Sequence[str], seconds: Sequence[float]
 ) -> dict[str, Any]:
     """Return what transformers' model takes; `seconds` are those of one pair of frames, by video."""
-    config = reference_model(path, True).config
+    config = reference_model(path).config
     ids = torch.tensor([list(token_ids)])
     types = (ids == config.image_token_id).int() + 2 * (ids == config.video_token_id).int()
     inputs: dict[str, Any] = {"input_ids": ids, "mm_token_type_ids": types}
@@ -75,7 +75,7 @@ def reference_inputs(
 
 def reference_logits(path: Path, inputs: dict[str, Any]) -> torch.Tensor:
     """Return (n, vocab_size) fp32 logits of every position."""
-    model = reference_model(path, True)
+    model = reference_model(path)
     model.model.rope_deltas = None  # it remembers the last prompt's
     with torch.inference_mode():
         logits: torch.Tensor = model(**inputs).logits[0]
