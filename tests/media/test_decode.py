@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -43,12 +44,7 @@ def decoder() -> Iterator[Decoder]:
 
 def children() -> set[int]:
     """Processes this one has started, zombies included."""
-    me = os.getpid()
-    return {
-        int(pid)
-        for task in os.listdir(f"/proc/{me}/task")
-        for pid in Path(f"/proc/{me}/task/{task}/children").read_text().split()
-    }
+    return {process.pid for process in psutil.Process().children()}
 
 
 def the_child(before: set[int]) -> int:
