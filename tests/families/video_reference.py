@@ -73,10 +73,10 @@ def reference_inputs(
     return inputs
 
 
-def reference_logits(path: Path, inputs: dict[str, Any]) -> torch.Tensor:
-    """Return (n, vocab_size) fp32 logits of every position."""
+def reference_logits(path: Path, inputs: dict[str, Any], positions: torch.Tensor) -> torch.Tensor:
+    """Return (n, vocab_size) fp32 logits of every token, placed at `positions`, (3, 1, n)."""
     model = reference_model(path)
     model.model.rope_deltas = None  # it remembers the last prompt's
     with torch.inference_mode():
-        logits: torch.Tensor = model(**inputs).logits[0]
+        logits: torch.Tensor = model(**inputs, position_ids=positions).logits[0]
     return logits.float()

@@ -15,16 +15,16 @@ def mrope_positions(num_tokens: int, spans: Sequence[MediaSpan], config: Config)
     """Place a prompt of `num_tokens` with images and videos at `spans`, in order of offset.
 
     Text counts up on all three axes. The slots of an item count frames, rows and columns from where the text stopped,
-    frames in steps of the layout's interval; the text behind them goes on at the longer side of a frame. Where a
+    frames in steps of the layout's interval; the text behind them goes on behind the highest of these numbers. Where a
     layout has text between its slots, each run of slots holds an equal part of the frames.
 
-    Text behind a video can so share places with its later frames. The paper has it go on behind the last frame, and
-    so had transformers 4; this is what transformers 5 computes.
+    So the models were trained. transformers 5 has the text go on at the longer side of a frame instead, where it shares
+    places with the later frames of a video that has more of them.
 
     Returns:
         (3, num_tokens) int64, and delta: token number i >= num_tokens has position i + delta on all axes.
 
-    Source: Qwen2-VL, arXiv:2409.12191, section 2.1; transformers 5.23 `get_rope_index`.
+    Source: Qwen2-VL, arXiv:2409.12191, section 2.1; transformers 4 `get_rope_index`.
     """
     merge = int(vision_part(config).get("spatial_merge_size", 2))
     positions = np.empty((3, num_tokens), np.int64)
@@ -42,7 +42,7 @@ def mrope_positions(num_tokens: int, spans: Sequence[MediaSpan], config: Config)
             place += at - token
             token = at + length
             positions[:, at:token] = box + place
-            place += max(height, width)
+            place += int(box.max()) + 1
     positions[:, token:] = np.arange(place, place + num_tokens - token)
     delta = int(positions.max()) + 1 - num_tokens if num_tokens else 0
     return positions, delta
