@@ -64,9 +64,8 @@ class Decoder:
             sampling: see `media.options.video_sampling`, which makes it from what the request and the model say.
             max_pixels: of one frame; larger ones are shrunk in the child, by averaging, before they cost memory
                 here, and further where all frames together would be over the server's limit. A processor that then
-                resizes gives slightly other pixels than from full frames: about one grey level where this is four
-                times the processor's own size, more where it is close to it. None: the frames as they are, exactly
-                what FFmpeg decodes.
+                resizes gives slightly other pixels than from full frames, the more so the closer this is to the
+                processor's own size. None: the frames as they are, exactly what FFmpeg decodes.
 
         Raises:
             MediaError: it is not a video we read, is over a limit, truncated, damaged, or killed its decoder.
