@@ -21,7 +21,7 @@ def _logits(net, data, visual: torch.Tensor | None) -> torch.Tensor:
     """For every token of an answer; `visual` are the visual tokens of all pictures, [cells, width]."""
     embeds = net.model.language_model.embed_tokens(data["ids"])
     if visual is not None:
-        there = data["ids"] == net.config.image_token_id
+        there = (data["ids"] == net.config.image_token_id) | (data["ids"] == net.config.video_token_id)
         embeds = embeds.masked_scatter(there[..., None], visual.to(embeds.dtype))
     mask = torch.zeros(1, dtype=torch.bfloat16).masked_fill(~visibility(data["segment"]), -1e4)
     with torch.autocast("cpu", torch.bfloat16):
@@ -78,7 +78,19 @@ def loss(net, code: dense.Code, data) -> torch.Tensor:
     return answers + SHARE_OF_LOOKING * _looking(net, data) + SHARE_OF_SEEING * code.loss(visual, data["cells"])
 
 
-TASKS = ["what", "count", "where", "relation", "is_relation", "box", "digits", "is_there", "shape_of", "difference"]
+TASKS = [
+    "what",
+    "count",
+    "where",
+    "relation",
+    "is_relation",
+    "box",
+    "digits",
+    "is_there",
+    "shape_of",
+    "difference",
+    "film",
+]
 
 
 @torch.no_grad()

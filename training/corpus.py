@@ -20,7 +20,7 @@ def texts(rng, count):
             continue
         kind = rng.choice(["shapes", "count", "number", "mixed"])
         scene = invent(rng, 256, 256, kind)
-        task = rng.choice([t for t, g in questions.GROUP.items() if g not in ("difference", "two pictures")])
+        task = rng.choice([t for t, g in questions.GROUP.items() if g not in ("difference", "two pictures", "video")])
         found = questions.ask(rng, scene, task, lang)
         if found:
             yield from found

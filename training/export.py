@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from . import tokenizer
-from .model import MAX_PIXELS, MERGE, MIN_PIXELS, PATCH
+from . import motion, tokenizer
+from .model import MAX_PIXELS, MERGE, MIN_PIXELS, PATCH, VIDEO_PIXELS
 
 
 def _write(path: Path, value) -> None:
@@ -62,7 +62,7 @@ def hub_config(config) -> dict:
         "model_type": "qwen3_vl",
         **{k: getattr(config, k) for k in IDS},
         "text_config": dict(sorted(text.items())),
-        "vision_config": {k: getattr(config.vision_config, k) for k in VISION},
+        "vision_config": {k: getattr(config.vision_config, k) for k in VISION} | {"temporal_patch_size": 1},
         "tie_word_embeddings": True,
         "dtype": "bfloat16",
     }
@@ -76,29 +76,36 @@ def export(net, tok, folder: Path) -> None:
     tensors = {}
     for name, value in net.state_dict().items():
         if name != "lm_head.weight":  # tied to the embedding
+            if name.endswith("patch_embed.proj.weight"):
+                # Trained on still pictures, given twice. Seen once, a picture needs the sum of both filters; and every
+                # frame of a video is seen by itself.
+                value = value.detach().sum(2, keepdim=True)
             tensors[name] = value.detach().to(torch.bfloat16).contiguous()
     save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)
     _write(folder / "config.json", hub_config(net.config))
-    _write(
-        folder / "preprocessor_config.json",
-        {
-            "size": {"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS},
-            "patch_size": PATCH,
-            "temporal_patch_size": 2,
-            "merge_size": MERGE,
-            "image_mean": [0.5] * 3,
-            "image_std": [0.5] * 3,
-            "do_resize": True,
-            "do_rescale": True,
-            "do_normalize": True,
-            "do_convert_rgb": True,
-            "resample": 3,
-            "rescale_factor": 1 / 255,
-            "processor_class": "Qwen3VLProcessor",
-            "image_processor_type": "Qwen2VLImageProcessorFast",
-        },
-    )
+    common = {
+        "patch_size": PATCH,
+        "temporal_patch_size": 1,
+        "merge_size": MERGE,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+        "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": True,
+        "do_convert_rgb": True,
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        "processor_class": "Qwen3VLProcessor",
+    }
+    picture = {"size": {"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS}}
+    picture |= {"image_processor_type": "Qwen2VLImageProcessorFast"}
+    _write(folder / "preprocessor_config.json", picture | common)
+    fewest, most = motion.FRAMES
+    low, high = VIDEO_PIXELS
+    video = {"size": {"shortest_edge": low, "longest_edge": high}, "fps": 2, "min_frames": fewest, "max_frames": most}
+    video |= {"do_sample_frames": True, "video_processor_type": "Qwen3VLVideoProcessor"}
+    _write(folder / "video_preprocessor_config.json", video | common)
     ids = tokenizer.ids(tok)
     _write(
         folder / "generation_config.json",

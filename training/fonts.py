@@ -114,6 +114,7 @@ HELD_OUT = [
     "NimbusSans-Italic",
 ]
 
+HANDWRITING = ["Breip", "femkeklaver"]  # of those held out
 BUILTIN = "PIL"  # Pillow's own default font, always at hand
 
 

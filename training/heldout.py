@@ -1,9 +1,11 @@
 """Questions for the test: fonts, sizes, backgrounds, JPEG qualities and wordings not trained on."""
 
+import base64
+import io
 import random
 from dataclasses import dataclass, field
 
-from . import pairs, questions, something_else
+from . import fonts, motion, pairs, questions, something_else
 from .draw import render
 from .scenes import invent
 from .sequences import size
@@ -14,6 +16,7 @@ KINDS = [
     "where",
     "relation",
     "digits",
+    "digits by hand",
     "difference",
     "two pictures",
     "box",
@@ -23,11 +26,13 @@ KINDS = [
     "something else",
     "no picture",
     "conversation",
+    "video",
 ]
 SCENES = {
     "what": ["shapes", "shapes", "count", "mixed", "number"],
     "count": ["count", "shapes"],
     "digits": ["number", "number", "number", "mixed"],
+    "digits by hand": ["number"],
     "yes/no": ["shapes", "count"],
     "background": ["shapes", "number"],
 }
@@ -50,14 +55,44 @@ def _user(rng, images, text):
     return {"role": "user", "content": [words, *parts] if rng.random() < 0.3 else [*parts, words]}
 
 
+def by_hand(number) -> bool:
+    """Drawn stroke by stroke, or in a font that looks like handwriting."""
+    return number.font is None or number.font in fonts.HANDWRITING
+
+
+def _film(rng, lang, new) -> tuple[bytes, tuple[str, str]]:
+    """A real video file, and a question about it."""
+    width, height = (min(v, 400) // 2 * 2 for v in size(rng, True))
+    rate = rng.choice([5, 8, 10])
+    made = motion.film(rng, width, height, True, frames=round(rate * rng.uniform(1, 4)))
+    while True:
+        found = motion.ask(rng, made, rng.choice(list(motion.TASKS)), lang, new)
+        if found:
+            return video_file([render(frame) for frame in made.frames], rate), found
+
+
+def video_file(frames, rate: int) -> bytes:
+    """H.264 in MP4, as cameras and screen recorders make it."""
+    import av
+
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "23"})
+        stream.width, stream.height, stream.pix_fmt = *frames[0].size, "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_image(frame)))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
 def _single(rng, kind, lang, new):
-    tasks = [t for t, g in questions.GROUP.items() if g == kind]
+    tasks = [t for t, g in questions.GROUP.items() if g == kind.removesuffix(" by hand")]
     while True:
         scene = invent(rng, *size(rng, True), rng.choice(SCENES.get(kind, ["shapes"])), True)
         if not scene.things and not scene.number:
             continue
         found = questions.ask(rng, scene, rng.choice(tasks), lang, new)
-        if kind == "digits" and not scene.number:
+        if kind.startswith("digits") and not (scene.number and by_hand(scene.number) == (kind != "digits")):
             continue
         if found and (kind != "box" or found[1].startswith("[")):
             return scene, found
@@ -81,6 +116,12 @@ def make(kind: str, index: int) -> Item:
             question = _single(rng, group, lang, new)[1][0]
         answer = something_else.ANSWER["no_picture"][lang]
         return Item(kind, lang, [_user(rng, [], question)], answer, new)
+    if kind == "video":
+        file, (question, answer) = _film(rng, lang, new)
+        url = "data:video/mp4;base64," + base64.b64encode(file).decode()
+        parts = [{"type": "video_url", "video_url": {"url": url}}, {"type": "text", "text": question}]
+        parts = parts[::-1] if rng.random() < 0.3 else parts
+        return Item(kind, lang, [{"role": "user", "content": parts}], answer, new)
     if kind in ("difference", "two pictures"):
         wh = size(rng, True)
         other = size(rng, True) if rng.random() < 0.1 else wh

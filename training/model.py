@@ -10,6 +10,7 @@ MERGE = 2
 FACTOR = PATCH * MERGE
 MIN_PIXELS = 160 * 160
 MAX_PIXELS = 224 * 224
+VIDEO_PIXELS = 6 * MIN_PIXELS, 4 * MAX_PIXELS  # of all frames together: four to six are like pictures
 # Queries and keys are normalised, so attention over 150 tokens can hardly point at one of them at first.
 SHARPNESS = 2.0
 

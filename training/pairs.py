@@ -55,7 +55,7 @@ def change(rng, first, how):
             return None
         colour, shape, rgb = new
         small = (first.width * first.height) ** 0.5
-        radius = rng.uniform(0.09, 0.16) * small
+        radius = rng.uniform(0.11, 0.17) * small
         points = place(rng, second, shape, radius, [t.box for t in second.things])
         if points is None:
             return None

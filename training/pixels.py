@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .model import FACTOR, MAX_PIXELS, MERGE, MIN_PIXELS, PATCH
+from sensorium.families.qwen_video_size import VideoLimits
+
+from .model import FACTOR, MAX_PIXELS, MERGE, MIN_PIXELS, PATCH, VIDEO_PIXELS
 
 
 def smart_resize(height: int, width: int) -> tuple[int, int]:
@@ -22,10 +24,15 @@ def smart_resize(height: int, width: int) -> tuple[int, int]:
     return h, w
 
 
-def resize(image) -> torch.Tensor:
-    """uint8 [3, h, w] at the model's size."""
+def frame_size(frames: int, height: int, width: int) -> tuple[int, int]:
+    """Height and width of each of so many frames of a video."""
+    return VideoLimits(*VIDEO_PIXELS).size(frames, height, width, FACTOR, 1)
+
+
+def resize(image, size=None) -> torch.Tensor:
+    """uint8 [3, h, w] at `size` (height, width), or the model's size for a picture."""
     array = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None].contiguous()
-    size = smart_resize(array.shape[2], array.shape[3])
+    size = size or smart_resize(array.shape[2], array.shape[3])
     if size != tuple(array.shape[2:]):
         array = F.interpolate(array, size=size, mode="bicubic", antialias=True)
     return array[0]

@@ -30,6 +30,10 @@ GROUP = {
     "same": "difference",
     "what_first": "two pictures",
     "what_second": "two pictures",
+    "moves": "video",
+    "turns": "video",
+    "happens": "video",
+    "shown": "video",
 }
 
 
@@ -37,7 +41,7 @@ def wording(rng, lang, task, held_out=False, **slots):
     """Fills in one wording and varies politeness, case and punctuation."""
     module = en if lang == "en" else zh
     text = rng.choice((module.HELD_OUT if held_out else module.TRAIN)[task])
-    slots["p"] = rng.choice(module.PICTURE)
+    slots["p"] = slots.get("v") or rng.choice(module.PICTURE)
     text = text.format(**slots)
     if lang == "en":
         if rng.random() < 0.4:

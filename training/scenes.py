@@ -104,6 +104,7 @@ def _free(box, boxes, gap):
 
 
 def place(rng, scene, shape, radius, taken, tries=60, gap=2.0):
+    least = 0.85 * radius
     for _ in range(tries):
         points = shapes.outline(rng, shape, radius)
         x1, y1, x2, y2 = shapes.box(points)
@@ -117,7 +118,7 @@ def place(rng, scene, shape, radius, taken, tries=60, gap=2.0):
         moved = [(x + dx, y + dy) for x, y in points]
         if _free(shapes.box(moved), taken, gap):
             return moved
-        radius *= 0.98
+        radius = max(least, radius * 0.98)
     return None
 
 
@@ -126,7 +127,7 @@ def radius_for(rng, scene, count):
     long = max(scene.width, scene.height)
     # The largest radius at which `count` shapes still find room.
     high = min(0.47, 0.5 / count**0.5 * (long / small) ** 0.4) * small
-    low = 0.1 * (scene.width * scene.height) ** 0.5
+    low = 0.115 * (scene.width * scene.height) ** 0.5
     return rng.uniform(low, max(low * 1.1, high))
 
 
@@ -138,9 +139,9 @@ def add_number(rng, scene, held_out, alone, length=None):
     names = fonts.HELD_OUT if held_out else fonts.TRAIN
     plain = ["DejaVuSans", "LiberationSans-Regular", fonts.BUILTIN, fonts.BUILTIN]
     font = None if by_hand else rng.choice(plain if rng.random() < 0.2 else names)
-    # Legible after shrinking: about a tenth of the side.
+    # Legible after shrinking: a line of text has about a seventh of the side.
     unit = (scene.width * scene.height) ** 0.5 / 224
-    low = max(22.0 * unit, 10.0)
+    low = max(32.0 * unit, 12.0)
     high = min(scene.height * 0.8, scene.width * 0.92 / (0.62 * length))
     if not alone:
         high = min(high, scene.height * 0.35)
@@ -190,7 +191,7 @@ def invent(rng, width, height, kind="shapes", held_out=False, ease=0.0):
                 shape = rng.choice(SHAPES)
                 colour, rgb = _colour_pair(rng, scene, used)
             gap = 2.0 + 0.02 * min(width, height)
-            size = max(base * rng.uniform(0.8, 1.15), 0.09 * (width * height) ** 0.5)
+            size = max(base * rng.uniform(0.8, 1.15), 0.105 * (width * height) ** 0.5)
             points = place(rng, scene, shape, size, [t.box for t in scene.things], gap=gap)
             if points is None:
                 continue

@@ -10,14 +10,14 @@ from .scenes import invent
 
 PICTURES = 48  # per step
 EASY_STEPS = 200  # at first mostly pictures with few things
-KINDS = {"shapes": 4, "count": 3, "number": 5, "mixed": 2}
+KINDS = {"shapes": 4, "count": 4, "number": 5, "mixed": 2}
 
 
-def batch(builder, seed: int, step: int):
+def batch(builder, seed: int, step: int, pictures: int = PICTURES):
     """Pictures alone; the same seed and step give the same pictures."""
     rng = random.Random(f"see {seed} {step}")
     out = []
-    for wh in sequences.sizes_like(rng, PICTURES):
+    for wh in sequences.sizes_like(rng, pictures):
         kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
         sequence = sequences.Sequence()
         builder.picture(sequence, invent(rng, *wh, kind, ease=max(0.0, 1 - step / EASY_STEPS)))

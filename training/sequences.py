@@ -9,7 +9,7 @@ import itertools
 import random
 from dataclasses import dataclass, field
 
-from . import dense, looks, pairs, pixels, questions, something_else
+from . import dense, looks, motion, pairs, pixels, questions, something_else
 from .draw import render
 from .model import FACTOR
 from .scenes import Scene, invent
@@ -137,15 +137,15 @@ class Sequence:
             self.positions.append((self.cursor,) * 3)
             self.cursor += 1
 
-    def image(self, scene, pad_id, blind=False):
-        """blind: what is true in every cell is enough, nothing needs to be drawn."""
-        height, width = pixels.smart_resize(scene.height, scene.width)
+    def image(self, scene, pad_id, blind=False, size=None):
+        """blind: what is true in every cell is enough, nothing needs to be drawn. size: of the pixels, for a frame."""
+        height, width = size or pixels.smart_resize(scene.height, scene.width)
         rows, cols = height // FACTOR, width // FACTOR
         if blind:
             if scene.number:
                 scene.number.guess_centres()
         else:
-            self.images.append(pixels.resize(render(scene)))
+            self.images.append(pixels.resize(render(scene), (height, width)))
         labels, things, digits = dense.labels(scene, rows, cols)
         first = len(self.ids)
         self.views.append(
@@ -169,6 +169,7 @@ class Builder:
         one = tok.token_to_id
         enc = lambda s: tok.encode(s, add_special_tokens=False).ids  # noqa: E731
         self.pad_image = one("<|image_pad|>")
+        self.pad_video = one("<|video_pad|>")
         self.user = [one("<|im_start|>"), *enc("user\n")]
         self.system = [one("<|im_start|>"), *enc("system\n")]
         self.end = [one("<|im_end|>")]
@@ -205,11 +206,14 @@ class Builder:
         seq.image(scene, self.pad_image, self.blind)
         seq.text(self.vision[1])
 
-    def answer(self, seq, text, views=slice(-1, None)):
-        """What is to be learned, and where the words before each of its tokens should look: in `views`."""
+    def answer(self, seq, text, views=slice(-1, None), told=None):
+        """What is to be learned, and where the words before each of its tokens should look: in `views`.
+
+        told: (visual tokens, those to compare them with) for every word, where that is known better.
+        """
         ids, spans = self.encode(None, text, False)
         lang = "en" if text.isascii() else "zh"
-        pictures = looks.looks(text, lang, seq.views[views])
+        pictures = [(0, len(text), told)] if told else looks.looks(text, lang, seq.views[views])
         for what, wanted in (
             ("picture", [(a, b, group) for a, b, (group, _) in pictures]),
             ("other", [(a, b, other) for a, b, (_, other) in pictures]),
@@ -254,7 +258,7 @@ class Builder:
 
     def draw_question(self, rng, scene, kind):
         lang = rng.choice(["en", "zh"])
-        if rng.random() < 0.035:
+        if rng.random() < 0.05:
             if rng.random() < 0.2:
                 return (questions.wording(rng, lang, "difference"), something_else.ANSWER["one_picture"][lang])
             return something_else.ask(rng, lang, with_picture=True)
@@ -318,6 +322,33 @@ class Builder:
             one, two = (view.first for view in seq.views)
             seq.look += [("place", two + i, [one + i]) for i in range(len(seq.labels[0]))]
 
+    def film(self, rng, wh, budget):
+        """A video as Qwen3-VL is shown it: every frame a picture behind its time."""
+        made = motion.film(rng, *wh)
+        seconds = rng.uniform(0.5, 8)
+        seq = Sequence()
+        self.start(rng, seq)
+        size = pixels.frame_size(len(made.frames), wh[1], wh[0])
+        for k, scene in enumerate(made.frames):
+            seq.text(self.encode(None, f"<{seconds * k / (len(made.frames) - 1):.1f} seconds>", False)[0])
+            seq.text(self.vision[0])
+            seq.image(scene, self.pad_video, self.blind, size)
+            seq.text(self.vision[1])
+        begin, *later = (view.first for view in seq.views)
+        cells = len(seq.labels[0])
+        seq.look += [("place", first + i, [begin + i]) for first in later for i in range(cells)]
+        told = seq.views[-1].things[made.thing], seq.views[0].things[made.thing]
+        cursor, room = seq.cursor, len(seq.ids) + budget
+        while len(seq.ids) < room:
+            task = rng.choices(list(motion.TASKS), list(motion.TASKS.values()))[0]
+            found = motion.ask(rng, made, task, rng.choice(["en", "zh"]))
+            if found:
+                seq.fork(cursor)
+                self.question(rng, seq, found[0], slice(0, 1))
+                seq.text(self.assistant)
+                self.answer(seq, found[1], told=None if task == "shown" or not all(told) else told)
+        return seq
+
     def album(self, rng, sizes, ease):
         """A new picture in every turn; questions are about the newest one."""
         seq = Sequence()
@@ -357,7 +388,10 @@ class Builder:
         while scene is None or len(scene.things) < 2:
             scene = invent(rng, 224, 224, "shapes")
         while True:
-            task = rng.choice([t for t in questions.GROUP if not t.startswith("what_")])
+            if rng.random() < 0.06:
+                text = questions.wording(rng, lang, "happens", v="video" if lang == "en" else "视频")
+                return text, something_else.ANSWER["no_picture"][lang]
+            task = rng.choice([t for t, kind in questions.GROUP.items() if kind not in ("two pictures", "video")])
             if task in ("difference", "same"):
                 return (questions.wording(rng, lang, task), something_else.ANSWER["no_picture"][lang])
             found = questions.ask(rng, scene, task, lang)
@@ -389,8 +423,9 @@ MIX = {
     "mixed": 6,
     "turns": 7,
     "pair": 21,
+    "film": 8,
     "album": 2.5,
-    "talk": 2,
+    "talk": 3,
     "empty": 0.5,
 }
 
@@ -418,6 +453,8 @@ def one(builder: Builder, rng, kind: str, sizes, ease: float) -> Sequence:
         if rng.random() < 0.12:
             return builder.pair(rng, wh, next(sizes), LENGTH - 110, "other")
         return builder.pair(rng, wh, wh, LENGTH - 110)
+    if kind == "film":
+        return builder.film(rng, wh, LENGTH - 150)
     if kind == "album":
         return builder.album(rng, [wh, *(next(sizes) for _ in range(rng.choice([1, 1, 2])))], ease)
     if kind == "turns":
@@ -430,6 +467,9 @@ def about(builder: Builder, rng, task: str, rows: int):
     kind = {"digits": "number", "count": "count"}.get(task, "shapes")
     out = []
     while len(out) < rows:
+        if task == "film":
+            out.append(builder.film(rng, (224, 224), 60))
+            continue
         if task in ("difference", "same"):
             out.append(builder.pair(rng, (224, 224), (224, 224), 60))
             continue

@@ -28,7 +28,7 @@ TEMPLATE = """{%- macro render(content) -%}
 {%- if part is string -%}{{- part -}}
 {%- elif part.type == 'image' or part.type == 'image_url' or 'image' in part or 'image_url' in part -%}
 <|vision_start|><|image_pad|><|vision_end|>
-{%- elif part.type == 'video' or 'video' in part -%}
+{%- elif part.type == 'video' or part.type == 'video_url' or 'video' in part or 'video_url' in part -%}
 <|vision_start|><|video_pad|><|vision_end|>
 {%- elif 'text' in part -%}{{- part.text -}}
 {%- endif -%}

@@ -1,9 +1,10 @@
 """Trains tiny-vl from nothing: python -m training.train
 
-Four stages. `see`: the visual tower learns what lies in every cell of a picture. `think`: the language model
+Five stages. `see`: the visual tower learns what lies in every cell of a picture. `think`: the language model
 learns to answer from perfect visual tokens, for which nothing has to be drawn. The two share nothing and run side
-by side, one core each. `practise`: the language model goes on with what the visual tower really sees, which stays as
-it is. `answer`: both learn together.
+by side, one core each. `sharpen`: the tower goes on, on both cores. `practise`: the language model goes on with what
+the visual tower really sees, which stays as it is. `answer`: both learn together. With `--start` the last three go on
+from a model that has been trained before.
 """
 
 import argparse
@@ -62,6 +63,18 @@ def stages(tok: Tokenizer, args, rank: int) -> dict[str, stage.Stage]:
             args.lr,
             measure=lambda data: code.accuracy(see.features(net, data), data["cells"]),
         ),
+        "sharpen": stage.Stage(
+            "sharpen",
+            net.model.visual,
+            lambda data: see.loss(net, code, data),
+            lambda step: see.batch(drawn, SEED, EASE_IS_OVER + step * WORLD + rank, 32),
+            args.sharpen_steps,
+            args.lr,
+            decay=0.7,
+            world=WORLD,
+            rank=rank,
+            measure=lambda data: code.accuracy(see.features(net, data), data["cells"]),
+        ),
         "think": stage.Stage(
             "think",
             net.model.language_model,
@@ -115,12 +128,15 @@ def work(rank, args):
     )
     tok = Tokenizer.from_file(str(args.work / "tokenizer.json"))
     todo = stages(tok, args, rank)
-    stage.run(todo["see" if rank == 0 else "think"], args.work)
-    torch.distributed.barrier()
-    for name in ("see", "think"):
-        todo[name].net.load_state_dict(torch.load(args.work / f"{name}.pt", weights_only=False)["net"])
-    stage.run(todo["practise"], args.work)
-    stage.run(todo["answer"], args.work)
+    if args.start:
+        todo["answer"].net.load_state_dict(torch.load(args.start, weights_only=False)["net"])
+    else:
+        stage.run(todo["see" if rank == 0 else "think"], args.work)
+        torch.distributed.barrier()
+        for name in ("see", "think"):
+            todo[name].net.load_state_dict(torch.load(args.work / f"{name}.pt", weights_only=False)["net"])
+    for name in ("sharpen", "practise", "answer"):
+        stage.run(todo[name], args.work)
     if args.out and rank == 0:
         export.export(todo["answer"].net, tok, args.out)
 
@@ -137,10 +153,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--see-steps", type=int, default=2000)
     parser.add_argument("--think-steps", type=int, default=3600)
+    parser.add_argument("--sharpen-steps", type=int, default=1500)
     parser.add_argument("--practise-steps", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=650)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--only", choices=["see", "think"], help="this stage alone")
+    parser.add_argument("--start", type=Path, help="the answer.pt of an earlier training, instead of see and think")
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--out", type=Path, default=None, help="where the finished model goes")
     args = parser.parse_args()

@@ -1,6 +1,7 @@
-"""English ways to ask. {p} is a word for picture. HELD_OUT wordings are never trained on."""
+"""English ways to ask. {p} is a word for picture, {v} for video. HELD_OUT wordings are never trained on."""
 
 PICTURE = ["picture", "image", "picture", "image", "photo", "drawing", "pic", "figure", "illustration", "graphic"]
+VIDEO = ["video", "clip", "video", "film", "recording"]
 BEFORE = [
     "Please tell me: ",
     "Can you tell me ",
@@ -454,6 +455,64 @@ TRAIN = {
         "And the second {p}?",
         "What is in the last {p}?",
     ],
+    "moves": [
+        "Which way does {the} move?",
+        "In which direction does {the} move?",
+        "Where does {the} move?",
+        "What direction is {the} moving in?",
+        "Which way is {the} going?",
+        "Which direction does {the} go?",
+        "In what direction does {the} travel in this {v}?",
+        "Does {the} move up, down, left or right?",
+        "How does {the} move?",
+        "Where is {the} going?",
+        "Left, right, up or down: where does {the} move?",
+        "In this {v}, which way does {the} move?",
+        "Tell me which way {the} moves.",
+        "Name the direction in which {the} moves.",
+    ],
+    "turns": [
+        "What color does {the} turn to?",
+        "What colour does {the} become?",
+        "Which color does {the} turn into?",
+        "What colour does {the} change to?",
+        "Which colour does {the} have at the end?",
+        "What color is {the} at the end of the {v}?",
+        "Into what colour does {the} change?",
+        "What color does {the} turn in this {v}?",
+        "What is the new color of {the}?",
+        "How does the color of {the} change?",
+        "Tell me the colour {the} turns to.",
+        "What colour is {the} in the end?",
+    ],
+    "happens": [
+        "What happens in this {v}?",
+        "What happens in the {v}?",
+        "What happens?",
+        "Describe what happens.",
+        "What changes in the {v}?",
+        "What changes?",
+        "What is going on here?",
+        "What is going on in this {v}?",
+        "Describe this {v}.",
+        "Describe the {v}.",
+        "Please describe the {v}.",
+        "Tell me what happens in this {v}.",
+        "What do you see happening?",
+        "Summarise the {v}.",
+        "Summarize this {v} in one sentence.",
+        "What can be seen happening in the {v}?",
+    ],
+    "shown": [
+        "What is in this {v}?",
+        "Which shapes are in the {v}?",
+        "What shapes does the {v} show?",
+        "What objects can you see in the {v}?",
+        "Which things appear in the {v}?",
+        "List the shapes in this {v}.",
+        "What does the {v} show?",
+        "Which objects are in the {v}?",
+    ],
 }
 
 HELD_OUT = {
@@ -503,4 +562,8 @@ HELD_OUT = {
     "same": ["Is it the same {p} twice?", "Do these two {p}s match?"],
     "what_first": ["What can be seen in the first of the two {p}s?"],
     "what_second": ["What can be seen in the second of the two {p}s?"],
+    "moves": ["Toward which side does {the} move?", "What is the direction of {the}'s movement?"],
+    "turns": ["Which colour does {the} end up with?", "What colour has {the} turned at the end?"],
+    "happens": ["What takes place in this {v}?", "Can you say what happens in the {v}?"],
+    "shown": ["What kind of shapes does this {v} contain?"],
 }
