@@ -141,10 +141,11 @@ def relation(a, b, rel, lang):
 
 
 def yes_no_relation(truth, a, b, real, lang):
+    """The verdict comes last: a small model finds it only by what it has said."""
+    text = relation(a, b, real, lang)[:-1]
     if lang == "en":
-        text = relation(a, b, real, lang)
-        return f"{'Yes' if truth else 'No'}, {text[0].lower()}{text[1:]}"
-    return ("是的，" if truth else "不是，") + relation(a, b, real, lang)
+        return f"{text}, so {'yes' if truth else 'no'}."
+    return f"{text}，所以{'是的' if truth else '不是'}。"
 
 
 def digits(text, lang):

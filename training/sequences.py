@@ -21,8 +21,8 @@ TASKS = {
         "colours": 0.5,
         "count": 1.2,
         "where": 1.7,
-        "relation": 2,
-        "is_relation": 1,
+        "relation": 2.5,
+        "is_relation": 2,
         "digits": 0.1,
         "box": 1.7,
         "is_there": 0.9,
@@ -120,6 +120,7 @@ class Sequence:
     labels: list = field(default_factory=list)  # what is true in every cell, one per picture
     views: list = field(default_factory=list)
     names: list = field(default_factory=list)  # (tokens, colour, shape) of all that the newest question names
+    side: list = field(default_factory=list)  # the tokens of the direction that it asks about
     look: list = field(default_factory=list)  # (a key of fastvision.LOOKING, a token, tokens it should look at)
     cursor: int = 0
     branch: int = 0
@@ -199,6 +200,8 @@ class Builder:
             seq.names.append((tokens, colour, shape))
             if group := looks.things(seq.views[views], colour, shape):
                 seq.look.append(("picture", tokens[-1], group))
+        if there := looks.direction(text, "en" if text.isascii() else "zh"):
+            seq.side = [first + i for i, (a, b) in enumerate(spans) if a < there[1] and b > there[0]]
         seq.text(ids)
 
     def picture(self, seq, scene):
@@ -217,7 +220,7 @@ class Builder:
         for what, wanted in (
             ("picture", [(a, b, group) for a, b, (group, _) in pictures]),
             ("other", [(a, b, other) for a, b, (_, other) in pictures]),
-            ("question", looks.asked(text, lang, seq.names) if seq.views else []),
+            ("question", self._asked(seq, text, lang)),
         ):
             for i, (start, end) in enumerate(spans, len(seq.ids)):
                 middle = (start + text[start:end].startswith(" ") + end) / 2
@@ -225,6 +228,14 @@ class Builder:
                 if group:
                     seq.look.append((what, i - 1, group))
         seq.text(ids + self.end, learn=True)
+
+    @staticmethod
+    def _asked(seq, text, lang):
+        if not seq.views:
+            return []
+        verdict = looks.verdict(text)
+        first = [(verdict, len(text), seq.side)] if verdict and seq.side else []
+        return first + looks.asked(text, lang, seq.names)
 
     def qa(self, rng, seq, question, answer, views=slice(-1, None)):
         self.question(rng, seq, question, views)
