@@ -34,7 +34,9 @@ def _logits(net, data, visual: torch.Tensor | None) -> torch.Tensor:
 
 def _cross_entropy(logits, data):
     wanted = data["labels"]
-    return F.cross_entropy(logits, wanted[wanted != -100])
+    there = wanted != -100
+    each = F.cross_entropy(logits, wanted[there], reduction="none")
+    return (each * data["weights"][there]).sum() / len(each)
 
 
 def _looking(net, data) -> torch.Tensor:

@@ -13,6 +13,7 @@ def collate(sequences, pad_id: int) -> dict:
     rows = len(sequences)
     ids = torch.full((rows, length), pad_id)
     labels = torch.full((rows, length), -100)
+    weights = torch.zeros(rows, length)
     segment = torch.full((rows, length), -1)
     positions = torch.zeros(3, rows, length, dtype=torch.long)
     images, grids, cells = [], [], []
@@ -25,8 +26,9 @@ def collate(sequences, pad_id: int) -> dict:
         positions[:, i, :n] = torch.tensor(s.positions).T
         learn = torch.tensor(s.learn)
         # labels[t] is what should follow token t; only answers are learned.
-        target = torch.where(learn, ids[i, :n], -100)
+        target = torch.where(learn > 0, ids[i, :n], -100)
         labels[i, : n - 1] = target[1:]
+        weights[i, : n - 1] = learn[1:]
         for what, query, tokens in s.look:
             look[what] += [(i, query, token, groups[what]) for token in tokens]
             groups[what] += 1
@@ -39,6 +41,7 @@ def collate(sequences, pad_id: int) -> dict:
         "look": {what: torch.tensor(entries).T for what, entries in look.items() if entries},
         "ids": ids,
         "labels": labels,
+        "weights": weights,
         "segment": segment,
         "positions": positions,
         "pixels": torch.cat([pixels.patchify(im) for im in images]) if images else None,

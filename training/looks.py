@@ -57,6 +57,9 @@ def mentions(text: str, lang: str) -> Iterator[tuple[int, int, str | None, str |
 
 _ASKED = {"en": re.compile(r"\b(left|right|above|below)\b"), "zh": re.compile(r"[左右上下](?=[边侧方面])")}
 _VERDICT = re.compile(r", so |，所以")
+_SAID = re.compile(
+    r"to the (?:upper |lower )?(?:left|right) of|above|below|[左右][上下]?方|[左右][上下]方|[左右上下][边面]"
+)
 
 
 def direction(text: str, lang: str) -> tuple[int, int] | None:
@@ -65,10 +68,10 @@ def direction(text: str, lang: str) -> tuple[int, int] | None:
     return found[-1].span() if found else None
 
 
-def verdict(text: str) -> int | None:
-    """Where in an answer the words begin that depend on that one."""
+def verdict(text: str) -> tuple[int, tuple[int, int]] | None:
+    """Where in an answer yes or no begins, and (start, end) of the relation that it follows from."""
     found = _VERDICT.search(text)
-    return found.start() if found else None
+    return (found.end(), list(_SAID.finditer(text, 0, found.start()))[-1].span()) if found else None
 
 
 def _fill(text: str, found: list[tuple]) -> list[tuple]:

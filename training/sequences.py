@@ -112,7 +112,7 @@ class View:
 @dataclass
 class Sequence:
     ids: list = field(default_factory=list)
-    learn: list = field(default_factory=list)
+    learn: list = field(default_factory=list)  # how much each token counts; 0: it is given
     segment: list = field(default_factory=list)  # 0 is seen by everyone after it
     positions: list = field(default_factory=list)  # (t, h, w)
     images: list = field(default_factory=list)
@@ -133,7 +133,7 @@ class Sequence:
     def text(self, ids, learn=False):
         for i in ids:
             self.ids.append(i)
-            self.learn.append(learn)
+            self.learn.append(float(learn))
             self.segment.append(self.branch)
             self.positions.append((self.cursor,) * 3)
             self.cursor += 1
@@ -155,7 +155,7 @@ class Sequence:
         for r in range(rows):
             for c in range(cols):
                 self.ids.append(pad_id)
-                self.learn.append(False)
+                self.learn.append(0.0)
                 self.segment.append(self.branch)
                 self.positions.append((self.cursor, self.cursor + r, self.cursor + c))
         self.cursor += max(rows, cols)
@@ -220,22 +220,26 @@ class Builder:
         for what, wanted in (
             ("picture", [(a, b, group) for a, b, (group, _) in pictures]),
             ("other", [(a, b, other) for a, b, (_, other) in pictures]),
-            ("question", self._asked(seq, text, lang)),
+            ("question", looks.asked(text, lang, seq.names) if seq.views else []),
         ):
             for i, (start, end) in enumerate(spans, len(seq.ids)):
                 middle = (start + text[start:end].startswith(" ") + end) / 2
                 group = next((g for a, b, g in wanted if a <= middle <= b), None)
                 if group:
                     seq.look.append((what, i - 1, group))
-        seq.text(ids + self.end, learn=True)
-
-    @staticmethod
-    def _asked(seq, text, lang):
-        if not seq.views:
-            return []
         verdict = looks.verdict(text)
-        first = [(verdict, len(text), seq.side)] if verdict and seq.side else []
-        return first + looks.asked(text, lang, seq.names)
+        first = len(seq.ids)
+        seq.text(ids + self.end, learn=True)
+        if verdict and seq.side:
+            begin, (a, b) = verdict
+            said = [first + i for i, (start, end) in enumerate(spans) if start < b and end > a]
+            for i, (_, end) in enumerate(spans, first):
+                if end > begin:
+                    # The only word of the answer that has to be reasoned out, of some twenty.
+                    seq.learn[i] = VERDICT
+                    seq.look = [look for look in seq.look if look[:2] != ("question", i - 1)]
+                    seq.look += [("place", i - 1, said), ("question", i - 1, seq.side)]
+                    break
 
     def qa(self, rng, seq, question, answer, views=slice(-1, None)):
         self.question(rng, seq, question, views)
@@ -441,6 +445,7 @@ MIX = {
 }
 
 
+VERDICT = 8.0  # how much yes or no counts where it follows from what was said
 ROWS = 14  # sequences per batch
 LENGTH = 240  # tokens of a sequence that asks several independent questions
 EASY_STEPS = 250  # at first mostly pictures with one to three things
