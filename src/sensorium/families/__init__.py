@@ -61,5 +61,5 @@ def _name(config: Config) -> str:
     if not isinstance(architectures, list) or not architectures:
         return ""
     name = str(architectures[0])
-    telling = next((config[key] for key in _TELLING if key in config), None)
-    return name if name in MODULES or telling is None else f"{name} {telling}"
+    names = [name, *(f"{name} {config[key]}" for key in _TELLING if key in config)]
+    return next((each for each in names if each in MODULES), names[-1])
