@@ -34,6 +34,7 @@ from tests.families.conftest import read_config
 from tests.families.test_parity import our_logits
 from tests.families.test_qwen_image import picture
 from tests.families.test_tiles import SIZES, Raw
+from tests.registry.fake_hub import fake_hub
 
 CPU = torch.device("cpu")
 KINDS: tuple[Kind, ...] = ("llava", "llava_legacy", "yi_vl")
@@ -279,6 +280,23 @@ def test_where_a_tower_may_lie(loaded: Any, tmp_path: Path, monkeypatch: pytest.
         assert found is not None
         assert found.path == place
         assert found.config["vision_config"] == {"hidden_size": 5}
+
+
+def test_a_tower_comes_from_the_hub(loaded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = loaded("llava")
+    original = model.path.parent / Path(TOWERS["llava"]).name
+    files = {file.name: file.read_bytes() for file in original.iterdir()}
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("SENSORIUM_HOME", str(tmp_path / "home"))
+    with fake_hub(files | {"tf_model.h5": b"another copy"}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        tower = find_tower(model.family, {"mm_vision_tower": "org/model"}, tmp_path, _silent)
+        assert tower is not None
+        assert not any("tf_model" in asked for asked in hub.asked)
+    assert {file.name for file in tower.path.iterdir()} == set(files)
+    weights: dict[str, dict[str, torch.Tensor]] = {}
+    tower.add_weights(weights, torch.float32, CPU, _silent)
+    assert "layers.2.attn.q.weight" in weights["vision"]
 
 
 @pytest.mark.parametrize(
