@@ -70,3 +70,11 @@ def test_the_cost_of_a_token() -> None:
     for token_id in ids:
         output.push(token_id)
     assert (time.thread_time() - start) / len(ids) < 30e-6  # about 2 us on an idle core
+
+
+def test_texts_that_end_every_answer() -> None:
+    tokenizer = tiny.ours("qwen")
+    for text, shown in (("A cat.\n### Human", "A cat."), ("#1 and ##2\n", "#1 and ##2\n"), ("x y", "x ")):
+        output = ChoiceOutput(tokenizer, SamplingParams(stop="y"), ("\n###", "###"))
+        found = "".join([output.push(token_id) for token_id in tokenizer.encode(text)] + [output.finish()])
+        assert found == shown

@@ -166,6 +166,10 @@ def test_too_little_space_is_told_before_the_download(hub: FakeHub) -> None:
         (["consolidated.safetensors", "model-1.safetensors"], ["model-1.safetensors"]),
         (["consolidated.safetensors"], ["consolidated.safetensors"]),
         (["vit/model.safetensors", "original/x.json", ".git.json"], ["vit/model.safetensors"]),
+        (
+            ["model.safetensors", "pytorch_model.bin", "vit/pytorch_model.bin"],
+            ["model.safetensors", "vit/pytorch_model.bin"],
+        ),
     ],
 )
 def test_wanted(names: list[str], expected: list[str]) -> None:

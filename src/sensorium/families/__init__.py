@@ -1,7 +1,8 @@
 """Which family serves which checkpoint: `architectures[0]` of config.json -> module.
 
-Where one architecture is several families, `version` of config.json stands behind it. A new family is one module with a
-`FAMILY` constant, its rows here, and a row in the tests.
+Where one architecture is several families, a key of config.json that tells them apart stands behind it: MiniCPM's
+`version`, LLaVA's `mm_projector_type`. A new family is one module with a `FAMILY` constant, its rows here, and a row in
+the tests.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from importlib import import_module
 from sensorium.errors import ConfigurationError
 from sensorium.families.family import Config, Family
 
+_TELLING = ("version", "mm_projector_type")
 MODULES = {
     "Qwen2VLForConditionalGeneration": "qwen2_vl",
     "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
     "Qwen3VLForConditionalGeneration": "qwen3_vl",
     "Qwen2AudioForConditionalGeneration": "qwen2_audio",
     "LlavaForConditionalGeneration": "llava",
+    "LlavaLlamaForCausalLM mlp2x_gelu": "llava_llama",
+    "LlavaLlamaForCausalLM mlp2x_gelu_Norm": "yi_vl",
     "InternVLForConditionalGeneration": "internvl",
     "InternVLChatModel": "internvl_chat",
     "MiniCPMV 2.5": "minicpm_v_2_5",
@@ -57,4 +61,5 @@ def _name(config: Config) -> str:
     if not isinstance(architectures, list) or not architectures:
         return ""
     name = str(architectures[0])
-    return f"{name} {config['version']}" if name not in MODULES and "version" in config else name
+    names = [name, *(f"{name} {config[key]}" for key in _TELLING if key in config)]
+    return next((each for each in names if each in MODULES), names[-1])

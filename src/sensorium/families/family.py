@@ -36,6 +36,7 @@ __all__ = [
     "Media",
     "MediaSpan",
     "Processor",
+    "Tower",
     "VideoProcessor",
 ]
 
@@ -170,6 +171,22 @@ class Media:
     number: Callable[[Checkpoint], Callable[[Layout, int], Layout]] | None = None
 
 
+class Tower(NamedTuple):
+    """An encoder whose weights lie in a checkpoint of their own, with a config.json and a preprocessor_config.json.
+
+    Attributes:
+        name: what config.json calls it: a folder, or a hub id.
+        key: where config.json says so, for errors.
+        rename: its tensor names -> (where, name), as `Family.rename`.
+        own_first: of tensors that both checkpoints have, the main one's count.
+    """
+
+    name: str
+    key: str
+    rename: Callable[[str], tuple[str, str] | None]
+    own_first: bool
+
+
 @dataclass(frozen=True)
 class Family:
     """One model family.
@@ -189,6 +206,12 @@ class Family:
         positions: (prompt length, spans, config.json) -> ((3, n) int64, delta): M-RoPE positions of the
             prompt; token number i >= n has position i + delta on all three axes. None: plain 1-d positions.
         end_tokens: tokens that end an answer, beside those which the checkpoint's files name.
+        end_texts: texts that end an answer and are not shown.
+        chat_template: what the authors' code has instead of a template in the checkpoint; it counts before one there.
+        cut_at: literals at which the authors' code cuts a prompt, to tokenize each part by itself. Those that the
+            tokenizer lacks get ids behind its own.
+        tower: config.json -> where the rest of the weights is. Its own config.json (of CLIP: the vision part) then is
+            `vision_config` of the config that all the functions here are given. None: there is no such place.
     """
 
     name: str
@@ -200,6 +223,10 @@ class Family:
     convert: Callable[[Config, Mapping[str, torch.Tensor]], Mapping[str, torch.Tensor]] | None = None
     positions: Callable[[int, Sequence[MediaSpan], Config], tuple[npt.NDArray[np.int64], int]] | None = None
     end_tokens: tuple[str, ...] = ()
+    end_texts: tuple[str, ...] = ()
+    chat_template: str | None = None
+    cut_at: tuple[str, ...] = ()
+    tower: Callable[[Config], Tower] | None = None
 
     @property
     def modalities(self) -> tuple[str, ...]:

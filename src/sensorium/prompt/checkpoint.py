@@ -11,6 +11,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers.models import BPE
 
 from sensorium.errors import ConfigurationError
+from sensorium.prompt.sentencepiece_backend import read_sentencepiece_backend
 
 # Qwen2's split, as transformers' Qwen2Tokenizer has it; its vocab.json and merges.txt do not carry it.
 _QWEN2_SPLIT = (
@@ -45,11 +46,15 @@ def read_backend(path: Path) -> tuple[Backend, dict[str, str]]:
     Raises:
         ConfigurationError: files are missing or unusable; the message names them.
     """
-    backend = _vocabulary(path)
-    backend.no_padding()
-    backend.no_truncation()
     config = read_json(path / "tokenizer_config.json")
     names = read_json(path / "special_tokens_map.json") | {k: v for k, v in config.items() if v is not None}
+    if _only_sentencepiece(path):
+        backend, config, own_names = _sentencepiece(path, config)
+        names = own_names | names
+    else:
+        backend = _vocabulary(path)
+    backend.no_padding()
+    backend.no_truncation()
     named = {name: _content(names[name]) for name in _NAMED if names.get(name)}
     _add_tokens(backend, config, names)
     if "add_bos_token" in config or "add_eos_token" in config:
@@ -57,6 +62,34 @@ def read_backend(path: Path) -> tuple[Backend, dict[str, str]]:
         eos = named.get("eos_token") if config.get("add_eos_token") else None
         backend.post_processor = _template(backend, bos, eos)
     return backend, named
+
+
+def _only_sentencepiece(path: Path) -> bool:
+    others = (path / "tokenizer.json").is_file() or (path / "vocab.json").is_file()
+    return (path / "tokenizer.model").is_file() and not others
+
+
+def _sentencepiece(path: Path, config: dict[str, Any]) -> tuple[Backend, dict[str, Any], dict[str, str]]:
+    """Read tokenizer.model the way transformers 4's tokenizers in Python do, which run it on the text between tokens.
+
+    Returns:
+        The tokenizer, tokenizer_config.json with what those tokenizers assume where it is silent, and the names the
+        model file has for special tokens.
+    """
+    listed = config.get("added_tokens_decoder") or {
+        str(token_id): {"content": text, "special": False}
+        for text, token_id in read_json(path / "added_tokens.json").items()
+    }
+    # Only Llama's class knows the newer way, and the first files do not say which they want: the older one.
+    llama = str(config.get("tokenizer_class", "")).removesuffix("Fast") == "LlamaTokenizer"
+    backend, names = read_sentencepiece_backend(
+        path / "tokenizer.model",
+        {int(token_id): _content(token) for token_id, token in listed.items()},
+        legacy=not llama or config.get("legacy") is not False,
+        prefix=config.get("add_prefix_space") is not False,
+        strip=llama,
+    )
+    return backend, {"add_bos_token": True, **config, "added_tokens_decoder": listed}, names
 
 
 def _vocabulary(path: Path) -> Backend:
@@ -81,7 +114,9 @@ def _vocabulary(path: Path) -> Backend:
     hint = ""
     if any(path.glob("*.model")) or any(path.glob("*.tiktoken")):
         hint = " It holds only another library's tokenizer; save it as tokenizer.json with transformers first."
-    raise ConfigurationError(f"{path} has no tokenizer.json, and no vocab.json with merges.txt.{hint}")
+    raise ConfigurationError(
+        f"{path} has no tokenizer.json, no tokenizer.model, and no vocab.json with merges.txt.{hint}"
+    )
 
 
 def _add_tokens(backend: Backend, config: dict[str, Any], names: dict[str, Any]) -> None:

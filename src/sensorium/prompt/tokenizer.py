@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
 from sensorium.prompt.byte_pieces import DecoderKind, decoder_kind, piece_bytes
@@ -24,10 +25,17 @@ class Tokenizer:
         special_ids: ids that `decode(..., skip_special_tokens=True)` leaves out.
         vocab_size: number of ids, added tokens included (the model's embedding may be padded beyond it).
         decoder_kind: how token strings become text; see `prompt.byte_pieces`.
+
+    Args:
+        cut_at: literals between which text is tokenized part by part, each part as if it were the first; the bos token
+            is one more. Those that are no tokens become tokens with ids behind all others.
     """
 
-    def __init__(self, backend: Backend, special_tokens: dict[str, str]) -> None:
+    def __init__(self, backend: Backend, special_tokens: dict[str, str], cut_at: Sequence[str] = ()) -> None:
         self.backend = backend
+        backend.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in cut_at])
+        cuts = [*cut_at, *([special_tokens["bos_token"]] if cut_at and "bos_token" in special_tokens else [])]
+        self._cut = re.compile("(" + "|".join(map(re.escape, cuts)) + ")") if cuts else None
         self.special_tokens = special_tokens
         added = backend.get_added_tokens_decoder()
         self.added_tokens: dict[str, int] = {token.content: token_id for token_id, token in sorted(added.items())}
@@ -39,23 +47,34 @@ class Tokenizer:
         self._bytes: dict[int, bytes] = {}
 
     @classmethod
-    def load(cls, path: Path) -> Tokenizer:
-        """Read the tokenizer of checkpoint folder `path`.
+    def load(cls, path: Path, cut_at: Sequence[str] = ()) -> Tokenizer:
+        """Read the tokenizer of checkpoint folder `path`; `cut_at` as above.
 
         Raises:
             ConfigurationError: files are missing or unusable; the message names them.
         """
-        return cls(*read_backend(path))
+        return cls(*read_backend(path), cut_at)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text`; control tokens written in it count, nothing is put before or after."""
-        ids: list[int] = self.backend.encode(_well_formed(text), add_special_tokens=False).ids
-        return ids
+        text = _well_formed(text)
+        parts = [text] if self._cut is None else self._cut.split(text)
+        return [i for part in parts for i in self.backend.encode(part, add_special_tokens=False).ids]
 
     def encode_prompt(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Like `encode`, with the bos (or whatever the checkpoint adds) where `add_special_tokens`."""
-        ids: list[int] = self.backend.encode(_well_formed(text), add_special_tokens=add_special_tokens).ids
-        return ids
+        if self._cut is None:
+            ids: list[int] = self.backend.encode(_well_formed(text), add_special_tokens=add_special_tokens).ids
+            return ids
+        around = self.backend.encode("").ids if add_special_tokens else []
+        before = len(self.start) and 1
+        return around[:before] + self.encode(text) + around[before:]
+
+    @property
+    def start(self) -> str:
+        """What stands before every text that is encoded with special tokens: the bos token, or nothing."""
+        bos = self.special_tokens.get("bos_token", "")
+        return bos if self.id_of(bos) in self.backend.encode("").ids[:1] else ""
 
     def encode_plain(self, text: str, *, at_start: bool = True) -> list[int]:
         """Return ids of `text` in which no added token is ever recognised.

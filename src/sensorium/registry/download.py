@@ -21,14 +21,19 @@ _OTHER_COPIES = ("original/", "onnx/", "openvino/", "coreml/", "gguf/", ".")
 
 
 def wanted(names: Iterable[str]) -> list[str]:
-    """Return the files to download: safetensors or, where there are none, pytorch_model*.bin; and the small ones."""
+    """Return the files to download: small ones, and of each folder safetensors, else pytorch_model*.bin."""
     ours = [name for name in names if not name.startswith(_OTHER_COPIES)]
-    weights = [name for name in ours if name.endswith(".safetensors")]
-    # Mistral puts the same tensors once more into consolidated*.safetensors.
-    weights = [name for name in weights if not name.startswith("consolidated")] or weights
-    if not weights:
-        weights = [name for name in ours if Path(name).name.startswith("pytorch_model") and name.endswith(".bin")]
+    folders = {Path(name).parent for name in ours}
+    weights = [name for folder in folders for name in _weights([n for n in ours if Path(n).parent == folder])]
     return sorted({*weights, *(name for name in ours if name.endswith(_SMALL))})
+
+
+def _weights(names: list[str]) -> list[str]:
+    """Of one folder's files those to load: a tower in a folder of its own may be written in another way."""
+    found = [name for name in names if name.endswith(".safetensors")]
+    # Mistral puts the same tensors once more into consolidated*.safetensors.
+    found = [name for name in found if not name.startswith("consolidated")] or found
+    return found or [name for name in names if Path(name).name.startswith("pytorch_model") and name.endswith(".bin")]
 
 
 def missing(folder: Path) -> list[str]:

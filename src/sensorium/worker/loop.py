@@ -75,6 +75,7 @@ class EngineLoop:
         prepare_again: called for a request whose cached encoder output has been evicted meanwhile.
         on_dead: called when the loop cannot go on.
         on_start: called first of all in the engine's thread.
+        end_texts: texts that end an answer unless `ignore_eos`.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class EngineLoop:
         prepare_again: Callable[[Request], None],
         on_dead: Callable[[], None],
         on_start: Callable[[], None] = lambda: None,
+        end_texts: tuple[str, ...] = (),
     ) -> None:
         self.turns = 0
         self._engine, self._tokenizer = engine, tokenizer
@@ -98,6 +100,7 @@ class EngineLoop:
         self._on_events, self._on_failed = on_events, on_failed
         self._prepare_again, self._on_dead = prepare_again, on_dead
         self._on_start = on_start
+        self._end_texts = end_texts
         self._inbox: queue.SimpleQueue[Job | str | None] = queue.SimpleQueue()
         self._jobs: dict[str, Job] = {}
         self._owner: dict[Sequence, tuple[Job, Choice]] = {}
@@ -187,7 +190,7 @@ class EngineLoop:
             seed=seed + index,
             bad_words=self._bad_words(tuple(sampling.bad_words or ())),
         )
-        return Choice(sequence, ChoiceOutput(self._tokenizer, sampling))
+        return Choice(sequence, ChoiceOutput(self._tokenizer, sampling, () if sampling.ignore_eos else self._end_texts))
 
     def _bad_words(self, words: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
         """A word may stand at the start of a text or behind a blank: ban both spellings."""
@@ -220,7 +223,8 @@ class EngineLoop:
         else:
             text = output.push(token_id)
             if output.stop_hit is not None:
-                finish_reason, stop_reason = "stop", output.stop_hit
+                own = output.stop_hit in self._end_texts and output.stop_hit not in (sequence.sampling.stop or ())
+                finish_reason, stop_reason = "stop", None if own else output.stop_hit
             elif sequence.num_output_tokens >= sequence.max_tokens:
                 finish_reason = "length"
         if finish_reason is not None:

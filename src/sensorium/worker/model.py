@@ -44,6 +44,7 @@ class LoadedModel:
         counters: what `beat` tells about the engine.
         seed: of requests that bring none; None: a new one for each.
         num_threads: cores the engine computes on.
+        end_texts: texts that end an answer.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class LoadedModel:
         counters: Callable[[], dict[str, float]],
         seed: int | None = None,
         num_threads: int = 1,
+        end_texts: tuple[str, ...] = (),
     ) -> None:
         self.info = info
         self.tokenizer = tokenizer
@@ -79,6 +81,7 @@ class LoadedModel:
             prepare_again=lambda request: self._submit(request, force_decode=True),
             on_dead=on_dead,
             on_start=lambda: torch.set_num_threads(num_threads),
+            end_texts=end_texts,
         )
         self._loop.start()
 

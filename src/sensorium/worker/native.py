@@ -29,6 +29,7 @@ from sensorium.worker.loop import exit_process
 from sensorium.worker.model import LoadedModel
 from sensorium.worker.prompting import PromptBuilder
 from sensorium.worker.sizing import plan_memory
+from sensorium.worker.tower import find_tower
 
 # About a million pixels, what Qwen's own processor class takes as its default; of a video, twice that.
 _CPU_TOKENS = {"image": 1280, "video": 2560}
@@ -56,6 +57,8 @@ class NativeModel(LoadedModel):
         path = resolve(settings.model, settings.revision, on_progress)
         config = read_json(path / "config.json")
         family = families.find(config)
+        tower = find_tower(family, config, path, on_progress)
+        config = tower.config if tower else config
         device = pick_device(settings.device)
         dtype = pick_dtype(settings.dtype, config, device)
         num_threads = settings.num_threads or len(os.sched_getaffinity(0))
@@ -65,6 +68,8 @@ class NativeModel(LoadedModel):
         if media_decoder is not None:
             media_decoder.start()  # that for videos starts with the first one
         weights = load_weights(path, family.rename, dtype, device, on_progress)
+        if tower:
+            tower.add_weights(weights, dtype, device, on_progress)
         weights_bytes = sum(tensor.nbytes for part in weights.values() for tensor in part.values())
         on_progress("packing weights", 0.0)
         with torch.inference_mode():
@@ -76,13 +81,14 @@ class NativeModel(LoadedModel):
                 encoder.load(weights.pop(name, {}))
         plan = plan_memory(settings, decoder)
         engine = Engine(decoder, encoders, plan.limits)
-        tokenizer = Tokenizer.load(path)
-        checkpoint = Checkpoint(config, _read_files(path), tokenizer.encode)
+        tokenizer = Tokenizer.load(path, family.cut_at)
+        files = _read_files(path) | (_read_files(tower.path) if tower else {})
+        checkpoint = Checkpoint(config, files, tokenizer.encode)
         builder = PromptBuilder(
             family,
             checkpoint,
             tokenizer,
-            ChatTemplate.load(path, settings.chat_template, tokenizer),
+            _template(path, settings, family, tokenizer),
             _processors(family, checkpoint, settings, plan.max_model_len),
             media_decoder,
             engine.encoder_cache,
@@ -121,6 +127,7 @@ class NativeModel(LoadedModel):
             counters,
             settings.seed,
             num_threads,
+            family.end_texts,
         )
 
 
@@ -143,6 +150,16 @@ def _counters(engine: Engine, builder: PromptBuilder) -> dict[str, float]:
 def _read_files(path: Path) -> dict[str, dict[str, Any]]:
     """The checkpoint's files about media, those that are there, by name."""
     return {name: read_json(path / name) for name in FILES if (path / name).is_file()}
+
+
+def _template(path: Path, settings: EngineSettings, family: Family, tokenizer: Tokenizer) -> ChatTemplate:
+    """The operator's, else the family's, else the checkpoint's."""
+    if settings.chat_template is None and family.chat_template is not None:
+        # Written for the authors' code, which encodes with the bos token where the tokenizer adds one.
+        return ChatTemplate(
+            {"default": family.chat_template}, tokenizer.special_tokens | {"bos_token": tokenizer.start}
+        )
+    return ChatTemplate.load(path, settings.chat_template, tokenizer)
 
 
 def _processors(

@@ -68,7 +68,8 @@ class PromptBuilder:
         source = "messages" if request.messages is not None else "prompt"
         self._check_ids("logit_bias", request.sampling.logit_bias or ())
         ids, text = self.ids(request)
-        self._check_ids(source, ids)  # a tokenizer can have more tokens than the model has embeddings
+        # A tokenizer can have more tokens than the model has embeddings; placeholders may be such, and are replaced.
+        self._check_ids(source, set(ids).difference(self._placeholder_ids.values()))
         if bounded:
             self._check_length(len(ids), source, len(request.media))
         wanted = request.mm_processor_kwargs
@@ -82,6 +83,7 @@ class PromptBuilder:
         layouts = self._numbered(kinds, [layout for _, layout, _ in prepared])
         tokens = [layout.token_ids or layout.num_slots for layout in layouts]
         expanded, offsets = expand(ids, self._placeholder_ids, list(zip(kinds, tokens, strict=True)))
+        self._check_ids(source, expanded)
         if bounded:
             self._check_length(len(expanded), source, len(request.media))
         spans = tuple(

@@ -41,6 +41,7 @@ class TileVitConfig:
     projector_norm: bool = False
     projector_act: str = "gelu"
     projector_bias: bool = True
+    projector_after_norms: bool = False  # a LayerNorm behind each of the projector's layers
 
     @property
     def side(self) -> int:
@@ -87,6 +88,8 @@ class TileVit:
         self._first = take_linear(take, "projector.linear_1", out, joined, c.projector_bias)
         self._second = take_linear(take, "projector.linear_2", out, out, c.projector_bias)
         self._act = activation(c.projector_act)
+        names = ("projector.norm_1", "projector.norm_2") if c.projector_after_norms else ()
+        self._after_norms = [Norm("layer", take, name, out, 1e-5) for name in names]
         take.check_empty()
 
     def encode(self, items: Sequence[EncoderInput]) -> Iterator[list[torch.Tensor] | None]:
@@ -129,6 +132,9 @@ class TileVit:
         """(num_tiles, 1 + num_patches, hidden_size) -> (num_tiles * tokens_per_tile, out_features)."""
         x = x if self.config.keep_class else x[:, 1:]
         x = x.reshape(-1, self.config.hidden_size * self.config.merge_size**2)
+        if self._after_norms:
+            first, second = self._after_norms
+            return second(self._second(F.gelu(first(self._first(x)))))
         return self._second(self._act(self._first, x if self._norm is None else self._norm(x)))
 
 
