@@ -1,6 +1,7 @@
 """Which family serves which checkpoint: `architectures[0]` of config.json -> module.
 
-Where one architecture is several families, `version` of config.json stands behind it. A new family is one module with a
+Where one architecture is several families, `version` of config.json stands behind it, or the part that only one of them
+has. A new family is one module with a
 `FAMILY` constant, its rows here, and a row in the tests.
 """
 
@@ -22,11 +23,14 @@ MODULES = {
     "MiniCPMV 2.5": "minicpm_v_2_5",
     "MiniCPMV 2.6": "minicpm_v_2_6",
     "MiniCPMV 4.0": "minicpm_v_4_0",
+    "QWenLMHeadModel visual": "qwen_vl",
+    "QWenLMHeadModel": "qwen",
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
     "LlamaForCausalLM": "llama",
     "MistralForCausalLM": "llama",
 }
+_PARTS = {"QWenLMHeadModel": ("visual", "audio")}  # keys of config.json that tell models of one architecture apart
 
 
 def serves(config: Config) -> bool:
@@ -57,4 +61,5 @@ def _name(config: Config) -> str:
     if not isinstance(architectures, list) or not architectures:
         return ""
     name = str(architectures[0])
+    name = " ".join([name, *(part for part in _PARTS.get(name, ()) if config.get(part))])
     return f"{name} {config['version']}" if name not in MODULES and "version" in config else name

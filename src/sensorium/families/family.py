@@ -189,6 +189,7 @@ class Family:
         positions: (prompt length, spans, config.json) -> ((3, n) int64, delta): M-RoPE positions of the
             prompt; token number i >= n has position i + delta on all three axes. None: plain 1-d positions.
         end_tokens: tokens that end an answer, beside those which the checkpoint's files name.
+        chat_formats: `chat_format` of generation_config.json -> template for checkpoints that bring none.
     """
 
     name: str
@@ -200,6 +201,7 @@ class Family:
     convert: Callable[[Config, Mapping[str, torch.Tensor]], Mapping[str, torch.Tensor]] | None = None
     positions: Callable[[int, Sequence[MediaSpan], Config], tuple[npt.NDArray[np.int64], int]] | None = None
     end_tokens: tuple[str, ...] = ()
+    chat_formats: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -77,12 +77,14 @@ class NativeModel(LoadedModel):
         plan = plan_memory(settings, decoder)
         engine = Engine(decoder, encoders, plan.limits)
         tokenizer = Tokenizer.load(path)
+        generation = read_json(path / "generation_config.json", missing={})
+        chat_format = family.chat_formats.get(str(generation.get("chat_format")))
         checkpoint = Checkpoint(config, _read_files(path), tokenizer.encode)
         builder = PromptBuilder(
             family,
             checkpoint,
             tokenizer,
-            ChatTemplate.load(path, settings.chat_template, tokenizer),
+            ChatTemplate.load(path, settings.chat_template, tokenizer, chat_format),
             _processors(family, checkpoint, settings, plan.max_model_len),
             media_decoder,
             engine.encoder_cache,
@@ -91,7 +93,6 @@ class NativeModel(LoadedModel):
             processor_options=settings.mm_processor_kwargs,
             media_limits=settings.media,
         )
-        generation = read_json(path / "generation_config.json", missing={})
         info = ModelInfo(
             name=settings.name or settings.model,
             family=family.name,
