@@ -86,10 +86,11 @@ class Sequence:
         the item's content key and where it lies: equal placeholder ids of two pictures never match. Keys that were
         turned with other rotary frequencies are other keys, so the first hash also covers `rope_row`.
         """
+        salt = self.prompt.cache_salt.encode()
         while len(self.block_hashes) < num_blocks:
             index = len(self.block_hashes)
             start, end = index * block_size, (index + 1) * block_size
-            before = self.block_hashes[-1] if self.block_hashes else self._salt()
+            before = self.block_hashes[-1] if self.block_hashes else bytes([self.rope_row]) + salt
             digest = blake2b(len(before).to_bytes(4, "little") + before, digest_size=16)
             digest.update(np.asarray(self.token_ids[start:end], dtype=np.int32).tobytes())
             for span in self.prompt.spans:
@@ -97,6 +98,3 @@ class Sequence:
                     digest.update(span.key + (span.offset - start).to_bytes(8, "little", signed=True))
             self.block_hashes.append(digest.digest())
         return self.block_hashes[:num_blocks]
-
-    def _salt(self) -> bytes:
-        return self.prompt.cache_salt.encode() + (b"\0" + bytes([self.rope_row]) if self.rope_row else b"")
