@@ -20,6 +20,7 @@ from sensorium.engine.sequence import Sequence
 from sensorium.families.family import Encoder, EncoderInput, MediaSpan
 from sensorium.model.attention import make_plan
 from sensorium.model.decoder import Decoder, Step
+from sensorium.model.rope import prompt_table
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ class Engine:
             return False
         for span in prompt.spans:
             self.encoder_cache.pin(span.key)
+        sequence.rope_row = prompt_table(sequence.num_prompt_tokens, self.decoder.config)
         self.scheduler.add(sequence)
         return True
 
@@ -154,6 +156,7 @@ class Engine:
         """Flatten the scheduled tokens of all sequences into one Step."""
         ids: list[int] = []
         positions: list[np.ndarray] = []
+        rope_rows: list[int] = []
         layout: list[tuple[int, int, SequenceOf[int]]] = []
         sampling: list[Sequence] = []
         logit_rows: list[int] = []
@@ -163,6 +166,7 @@ class Engine:
             start, end, row = sequence.num_computed, sequence.num_computed + count, len(ids)
             ids += sequence.token_ids[start:end]
             positions.append(sequence.positions(start, end))
+            rope_rows += [sequence.rope_row] * count
             layout.append((start, count, sequence.blocks))
             for span in sequence.prompt.spans:
                 first, last = max(start, span.offset), min(end, span.offset + span.length)
@@ -179,6 +183,7 @@ class Engine:
             positions=torch.from_numpy(np.concatenate(positions, -1)).to(device),
             plan=make_plan(layout, self.limits.block_size, self.decoder.dtype, device),
             logit_rows=torch.tensor(logit_rows, dtype=torch.int64).to(device),
+            rope_rows=torch.tensor(rope_rows).to(device) if any(rope_rows) else None,
             media_rows=torch.from_numpy(np.concatenate(media_rows)).to(device) if media_rows else None,
             media_features=torch.cat(features) if features else None,
         )

@@ -45,6 +45,7 @@ class Sequence:
     stop_token_ids: frozenset[int]  # eos unless ignored, and the request's own
     seed: int
     bad_words: tuple[tuple[int, ...], ...] = ()
+    rope_row: int = 0  # `model.rope.prompt_table`; set when the engine takes the sequence
     token_ids: list[int] = field(default_factory=list)
     num_computed: int = 0
     blocks: list[int] = field(default_factory=list)
@@ -82,12 +83,14 @@ class Sequence:
         """Hashes of the first `num_blocks` full blocks, each over all tokens and media up to its end.
 
         A block's hash covers the block before it, its token ids, and for every media item that reaches into it
-        the item's content key and where it lies: equal placeholder ids of two pictures never match.
+        the item's content key and where it lies: equal placeholder ids of two pictures never match. Keys that were
+        turned with other rotary frequencies are other keys, so the first hash also covers `rope_row`.
         """
+        salt = self.prompt.cache_salt.encode()
         while len(self.block_hashes) < num_blocks:
             index = len(self.block_hashes)
             start, end = index * block_size, (index + 1) * block_size
-            before = self.block_hashes[-1] if self.block_hashes else self.prompt.cache_salt.encode()
+            before = self.block_hashes[-1] if self.block_hashes else bytes([self.rope_row]) + salt
             digest = blake2b(len(before).to_bytes(4, "little") + before, digest_size=16)
             digest.update(np.asarray(self.token_ids[start:end], dtype=np.int32).tobytes())
             for span in self.prompt.spans:

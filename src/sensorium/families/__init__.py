@@ -1,8 +1,8 @@
 """Which family serves which checkpoint: `architectures[0]` of config.json -> module.
 
 Where one architecture is several families, a key of config.json that tells them apart stands behind it: MiniCPM's
-`version`, LLaVA's `mm_projector_type`. A new family is one module with a `FAMILY` constant, its rows here, and a row in
-the tests.
+`version`, LLaVA's `mm_projector_type`, the parts that only some of the first Qwens have. A new family is one module
+with a `FAMILY` constant, its rows here, and a row in the tests.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from importlib import import_module
 from sensorium.errors import ConfigurationError
 from sensorium.families.family import Config, Family
 
-_TELLING = ("version", "mm_projector_type")
+_TELLING = ("version", "mm_projector_type")  # keys whose values tell them apart
+_PARTS = {"QWenLMHeadModel": ("visual", "audio")}  # keys that only some have
 MODULES = {
     "Qwen2VLForConditionalGeneration": "qwen2_vl",
     "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
@@ -26,6 +27,8 @@ MODULES = {
     "MiniCPMV 2.5": "minicpm_v_2_5",
     "MiniCPMV 2.6": "minicpm_v_2_6",
     "MiniCPMV 4.0": "minicpm_v_4_0",
+    "QWenLMHeadModel visual": "qwen_vl",
+    "QWenLMHeadModel": "qwen",
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
     "LlamaForCausalLM": "llama",
@@ -61,5 +64,7 @@ def _name(config: Config) -> str:
     if not isinstance(architectures, list) or not architectures:
         return ""
     name = str(architectures[0])
+    if parts := [part for part in _PARTS.get(name, ()) if config.get(part)]:
+        return " ".join([name, *parts])
     names = [name, *(f"{name} {config[key]}" for key in _TELLING if key in config)]
     return next((each for each in names if each in MODULES), names[-1])

@@ -212,6 +212,7 @@ class Family:
             tokenizer lacks get ids behind its own.
         tower: config.json -> where the rest of the weights is. Its own config.json (of CLIP: the vision part) then is
             `vision_config` of the config that all the functions here are given. None: there is no such place.
+        chat_formats: `chat_format` of generation_config.json -> template for checkpoints that bring none.
     """
 
     name: str
@@ -227,6 +228,7 @@ class Family:
     chat_template: str | None = None
     cut_at: tuple[str, ...] = ()
     tower: Callable[[Config], Tower] | None = None
+    chat_formats: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:

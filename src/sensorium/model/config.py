@@ -26,4 +26,6 @@ class DecoderConfig:
     attention_bias: bool = False  # on q, k and v (Qwen2)
     qk_norm: bool = False  # RMSNorm per head on q and k (Qwen3)
     tie_word_embeddings: bool = False
+    ntk_length: int = 0  # prompts longer than this have rotary frequencies of their own; 0: all have the same (Qwen 1)
+    logn_length: int = 0  # queries beyond this place are sharpened by its logarithm; 0: none are (Qwen 1)
     num_deepstack_layers: int = 0  # encoder features added to the output of the first layers (Qwen3-VL)

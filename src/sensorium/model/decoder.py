@@ -27,6 +27,7 @@ class Step:
     positions: torch.Tensor  # (num_tokens,), or (3, num_tokens) for M-RoPE
     plan: AttentionPlan
     logit_rows: torch.Tensor  # (num_logits,) int64: rows whose next token is wanted
+    rope_rows: torch.Tensor | None = None  # (num_tokens,) int64: `prompt_table` of each token's prompt; None: 0
     media_rows: torch.Tensor | None = None  # (num_media_rows,) int64: rows that hold encoder output
     media_features: torch.Tensor | None = None  # (num_media_rows, hidden_size * (1 + num_deepstack_layers))
 
@@ -78,9 +79,10 @@ class Decoder:
             features, *deepstack_list = torch.split(step.media_features, self.config.hidden_size, dim=1)
             deepstack = tuple(deepstack_list)
             x[step.media_rows] = features
-        cos, sin = self.rope.tables(step.positions)
+        cos, sin = self.rope.tables(step.positions, step.rope_rows)
+        factors = self.rope.query_factors(step.positions)
         for index, layer in enumerate(self.layers):
-            x = layer.forward(x, cos, sin, cache[index], step.plan)
+            x = layer.forward(x, cos, sin, factors, cache[index], step.plan)
             if index < len(deepstack) and step.media_rows is not None:
                 x.index_add_(0, step.media_rows, deepstack[index])
         x = x[step.logit_rows]  # (num_logits, hidden_size)
@@ -117,6 +119,7 @@ class _Layer:
         x: torch.Tensor,
         cos: torch.Tensor,
         sin: torch.Tensor,
+        factors: torch.Tensor | None,
         cache: torch.Tensor,
         plan: AttentionPlan,
     ) -> torch.Tensor:
@@ -129,7 +132,10 @@ class _Layer:
             k = F.rms_norm(qk[:, self.heads :], (self.head_dim,), self.k_norm, self.eps)
             qk = torch.cat((q, k), 1)
         qk = rotate(qk, cos, sin)  # (num_tokens, heads + kv_heads, head_dim)
-        attended = attend(qk[:, : self.heads], qk[:, self.heads :], v, cache, plan)  # (num_tokens, heads * head_dim)
+        q, k = qk[:, : self.heads], qk[:, self.heads :]
+        if factors is not None:
+            q = q * factors
+        attended = attend(q, k, v, cache, plan)  # (num_tokens, heads * head_dim)
         x = self.out.plus(attended, x)
         h = F.rms_norm(x, (hidden,), self.mlp_norm, self.eps)
         return self.down.plus(self.up.times(h, self.gate.silu(h)), x)

@@ -1,4 +1,4 @@
-"""Rotary position embeddings: plain, scaled, and Qwen's three-axis M-RoPE.
+"""Rotary position embeddings: plain, scaled, and Qwen's three-axis M-RoPE; and what the first Qwen did for long texts.
 
 Tables are fp32; the rotation itself runs in the model's dtype, as the reference implementations do it.
 """
@@ -59,27 +59,61 @@ def _llama3(inv_freq: torch.Tensor, scaling: dict[str, float]) -> torch.Tensor:
     return torch.where(between, blended, stretched)
 
 
+def prompt_table(length: int, config: DecoderConfig) -> int:
+    """Return which row of `Rope`'s frequencies a prompt of `length` tokens, and the answer to it, turn with.
+
+    The first Qwen's "dynamic NTK" (its `modeling_qwen.py`): twice the trained length takes the next row. Its authors
+    choose by the prompt and keep to it while the answer grows, as the keys in the cache have been turned already.
+    """
+    if not config.ntk_length:
+        return 0
+    return (-(-length // config.ntk_length) - 1).bit_length()
+
+
+def _ntk(config: DecoderConfig) -> torch.Tensor:
+    """Return (rows, head_dim / 2): row r has a base so much larger that 2**r times the trained length fits."""
+    exponents = torch.arange(0, config.head_dim, 2).float() / config.head_dim
+    rows = range(prompt_table(config.max_position_embeddings, config) + 1)
+    stretch = [float(2 ** (row + 1) - 1) ** (config.head_dim / (config.head_dim - 2)) for row in rows]
+    return torch.stack([1.0 / ((config.rope_theta * factor) ** exponents) for factor in stretch])
+
+
 class Rope:
     """cos/sin for the tokens of a step."""
 
     def __init__(self, config: DecoderConfig, device: torch.device, dtype: torch.dtype) -> None:
         inv_freq, self._factor = inverse_frequencies(config)
         self._inv_freq = inv_freq.to(device)
+        self._rows = _ntk(config).to(device) if config.ntk_length else None  # (rows, head_dim / 2)
+        self._logn_length = config.logn_length
         self._dtype = dtype
         self._axis = _axes(config).to(device) if config.mrope_section else None  # (head_dim / 2,)
 
-    def tables(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def tables(self, positions: torch.Tensor, rows: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """(num_tokens,), or (3, num_tokens) for M-RoPE, int64 -> cos and signed sin, (num_tokens, 1, head_dim).
 
-        The first half of sin is negated, so that rotating is x * cos + swap_halves(x) * sin.
+        The first half of sin is negated, so that rotating is x * cos + swap_halves(x) * sin. `rows` is (num_tokens,)
+        int64 of `prompt_table`.
         """
-        if self._axis is None:
+        if self._rows is not None and rows is not None:
+            angles = positions.float()[:, None] * self._rows[rows]  # (num_tokens, head_dim / 2)
+        elif self._axis is None:
             angles = positions.float()[:, None] * self._inv_freq  # (num_tokens, head_dim / 2)
         else:
             angles = positions.float().t()[:, self._axis] * self._inv_freq  # (num_tokens, head_dim / 2)
         cos, sin = angles.cos() * self._factor, angles.sin() * self._factor
         cos = torch.cat((cos, cos), -1).to(self._dtype)[:, None]  # (num_tokens, 1, head_dim)
         return cos, torch.cat((-sin, sin), -1).to(self._dtype)[:, None]  # (num_tokens, 1, head_dim)
+
+    def query_factors(self, positions: torch.Tensor) -> torch.Tensor | None:
+        """(num_tokens,) int64 -> (num_tokens, 1, 1): log of a token's place to the base of the trained length, if > 1.
+
+        None where the model does not do so. Source: the first Qwen's `modeling_qwen.py`, logn_tensor.
+        """
+        if not self._logn_length:
+            return None
+        factors = (positions + 1).float().log() / math.log(self._logn_length)
+        return factors.clamp_(min=1.0).to(self._dtype)[:, None, None]
 
 
 def _axes(config: DecoderConfig) -> torch.Tensor:

@@ -6,18 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, processors
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import BPE
 
 from sensorium.errors import ConfigurationError
+from sensorium.prompt import tiktoken_file
 from sensorium.prompt.sentencepiece_backend import read_sentencepiece_backend
 
-# Qwen2's split, as transformers' Qwen2Tokenizer has it; its vocab.json and merges.txt do not carry it.
-_QWEN2_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -98,19 +94,13 @@ def _vocabulary(path: Path) -> Backend:
         if file.is_file():
             return Backend.from_file(str(file))
         if vocab.is_file() and merges.is_file():
-            backend = Backend(BPE.from_file(str(vocab), str(merges)))
-            backend.normalizer = normalizers.NFC()
-            backend.pre_tokenizer = pre_tokenizers.Sequence(
-                [
-                    pre_tokenizers.Split(Regex(_QWEN2_SPLIT), behavior="isolated"),
-                    pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-                ]
-            )
-            backend.decoder = decoders.ByteLevel()
-            return backend
+            return tiktoken_file.byte_level(BPE.from_file(str(vocab), str(merges)))
     except Exception as error:  # the library raises bare Exception for whatever is wrong with a file
         broken = file if file.is_file() else vocab
         raise ConfigurationError(f"{broken} is not a tokenizer this version can read; download it again.") from error
+    ranks = path / tiktoken_file.NAME
+    if ranks.is_file():
+        return tiktoken_file.read_tiktoken(ranks, sees="visual" in read_json(path / "config.json"))
     hint = ""
     if any(path.glob("*.model")) or any(path.glob("*.tiktoken")):
         hint = " It holds only another library's tokenizer; save it as tokenizer.json with transformers first."

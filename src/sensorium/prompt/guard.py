@@ -25,7 +25,8 @@ _SCHEMA = frozenset(
         *("null", "return", "returns", "response", "reasoning", "reasoning_content", "thinking"),
     )
 )
-_REASONING = frozenset({"<think>", "</think>"})
+# What models write as part of their answers: thoughts, and (Qwen-VL) what lies where in a picture.
+_WRITTEN = frozenset({"<think>", "</think>", "<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>"})
 
 
 class Guard:
@@ -49,19 +50,19 @@ class Guard:
         self._cores = {t.strip("<|>[]/{}｜ ").casefold() for t in literals} | {
             t.strip("<>").casefold() for t in literals
         }
-        self._reasoning = _REASONING - {t for t, i in literals.items() if i in tokenizer.special_ids}
+        self._written = _WRITTEN - {t for t, i in literals.items() if i in tokenizer.special_ids}
 
     def text(self, text: str, *, by_model: bool = False) -> str:
         """Return `text` with every control literal broken.
 
-        `by_model`: the text is what the model said. <think> and </think>, where they are not special tokens,
-        stay, because templates look for them to drop old reasoning; transformers reads them as tokens too.
+        `by_model`: the text is what the model said. <think>, <box> and their like, where they are not special tokens,
+        stay: so the model sees again what it wrote, and templates find the old reasoning that they drop.
         """
         if not text.isascii():
             text = _FORBIDDEN.sub("\ufffd", text)
         if text.casefold() in self._cores and text.casefold() not in _SCHEMA:
             return _broken(text)  # '<' ~ key ~ '>' in a template would make a token of it
-        keep = self._reasoning if by_model else frozenset()
+        keep = self._written if by_model else frozenset()
         replaced = -1
         while replaced:  # breaking one literal can bare another that overlapped it
             replaced = 0

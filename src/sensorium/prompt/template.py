@@ -38,13 +38,16 @@ class ChatTemplate:
         self._special_tokens = dict(special_tokens)
 
     @classmethod
-    def load(cls, path: Path, override: str | None, tokenizer: Tokenizer) -> ChatTemplate:
+    def load(cls, path: Path, override: str | None, tokenizer: Tokenizer, fallback: str | None = None) -> ChatTemplate:
         """Find the template of checkpoint folder `path`; `override` is a file, or the template itself.
+
+        `fallback` is the template where the folder has none.
 
         Raises:
             ConfigurationError: the file `override` names is missing, or a template is not valid jinja.
         """
-        return cls(_sources(path, override), tokenizer.special_tokens)
+        sources = _sources(path, override)
+        return cls(sources or ({"default": fallback} if fallback else {}), tokenizer.special_tokens)
 
     def with_source(self, source: str) -> ChatTemplate:
         """Return the same with another template: the one a request brings.

@@ -83,12 +83,14 @@ class NativeModel(LoadedModel):
         engine = Engine(decoder, encoders, plan.limits)
         tokenizer = Tokenizer.load(path, family.cut_at)
         files = _read_files(path) | (_read_files(tower.path) if tower else {})
+        generation = read_json(path / "generation_config.json", missing={})
+        chat_format = family.chat_formats.get(str(generation.get("chat_format")))
         checkpoint = Checkpoint(config, files, tokenizer.encode)
         builder = PromptBuilder(
             family,
             checkpoint,
             tokenizer,
-            _template(path, settings, family, tokenizer),
+            _template(path, settings, family, tokenizer, chat_format),
             _processors(family, checkpoint, settings, plan.max_model_len),
             media_decoder,
             engine.encoder_cache,
@@ -97,7 +99,6 @@ class NativeModel(LoadedModel):
             processor_options=settings.mm_processor_kwargs,
             media_limits=settings.media,
         )
-        generation = read_json(path / "generation_config.json", missing={})
         info = ModelInfo(
             name=settings.name or settings.model,
             family=family.name,
@@ -152,14 +153,16 @@ def _read_files(path: Path) -> dict[str, dict[str, Any]]:
     return {name: read_json(path / name) for name in FILES if (path / name).is_file()}
 
 
-def _template(path: Path, settings: EngineSettings, family: Family, tokenizer: Tokenizer) -> ChatTemplate:
-    """The operator's, else the family's, else the checkpoint's."""
+def _template(
+    path: Path, settings: EngineSettings, family: Family, tokenizer: Tokenizer, fallback: str | None
+) -> ChatTemplate:
+    """The operator's, else the family's, else the checkpoint's, else `fallback`."""
     if settings.chat_template is None and family.chat_template is not None:
         # Written for the authors' code, which encodes with the bos token where the tokenizer adds one.
         return ChatTemplate(
             {"default": family.chat_template}, tokenizer.special_tokens | {"bos_token": tokenizer.start}
         )
-    return ChatTemplate.load(path, settings.chat_template, tokenizer)
+    return ChatTemplate.load(path, settings.chat_template, tokenizer, fallback)
 
 
 def _processors(

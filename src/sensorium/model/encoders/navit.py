@@ -16,7 +16,7 @@ import torch
 
 from sensorium.model.encoders.navit_config import NavitConfig
 from sensorium.model.encoders.patch_grid import Run
-from sensorium.model.encoders.resampler import Resampler
+from sensorium.model.encoders.resampler import Resampler, place_codes
 from sensorium.model.encoders.vit_layers import AttentionLayout, Norm, activation, attend, take_linear
 from sensorium.model.linear import Linear
 from sensorium.model.taker import Taker
@@ -79,7 +79,8 @@ class Navit:
         for layer in self._layers:
             x = layer(x, AttentionLayout(runs))
             yield None
-        rows = self._resampler(self._norm(x), ordered, runs)  # (num_slices, num_queries, out_features)
+        codes = torch.cat([place_codes(*size, self.out_features, x.device) for size in ordered])
+        rows = self._resampler(self._norm(x), codes, runs)  # (num_slices, num_queries, out_features)
         back = torch.empty(len(order), dtype=torch.int64)
         back[order] = torch.arange(len(order))
         whole = rows[back.to(self._device)].flatten(0, 1)

@@ -1,4 +1,4 @@
-"""A fixed number of learned queries look once at all patches of a slice: MiniCPM-V's way from patches to slots."""
+"""A fixed number of learned queries look once at all patches of a slice: how Qwen-VL and MiniCPM-V make slots."""
 
 from __future__ import annotations
 
@@ -22,34 +22,43 @@ class Resampler:
         num_heads: of the attention.
         width: of queries and of the result.
         kv_width: of the patches.
+        query_places: (num_queries, width) added to the queries, if these have places too (Qwen-VL).
     """
 
-    def __init__(self, take: Taker, num_queries: int, num_heads: int, width: int, kv_width: int) -> None:
+    def __init__(
+        self,
+        take: Taker,
+        num_queries: int,
+        num_heads: int,
+        width: int,
+        kv_width: int,
+        query_places: torch.Tensor | None = None,
+    ) -> None:
         self._heads, self._width = num_heads, width
         self._kv = Linear(take("resampler.kv_proj.weight", width, kv_width)) if kv_width != width else None
         self._kv_norm = Norm("layer", take, "resampler.ln_kv", width)
         weights = take("resampler.attn.in_proj_weight", 3 * width, width).view(3, width, width)
         biases = take("resampler.attn.in_proj_bias", 3 * width).view(3, width)
         query = Norm("layer", take, "resampler.ln_q", width)(take("resampler.query", num_queries, width))
+        query = query if query_places is None else query + query_places
         self._queries = self._by_head(F.linear(query, weights[0], biases[0])[None])  # the same for every slice
         self._key, self._value = (Linear(weights[i], biases[i]) for i in (1, 2))
         self._out = take_linear(take, "resampler.attn.out_proj", width, width)
         self._out_norm = Norm("layer", take, "resampler.ln_post", width)
         self._proj = Linear(take("resampler.proj", width, width).T.contiguous())
 
-    def __call__(self, x: torch.Tensor, sizes: Sequence[tuple[int, int]], runs: Sequence[Run]) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, places: torch.Tensor, runs: Sequence[Run]) -> torch.Tensor:
         """Look at each slice.
 
         Args:
             x: (num_patches, kv_width), slice after slice.
-            sizes: (rows, columns) of each slice.
+            places: (num_patches, width), added to the patches where they are keys.
             runs: (count, length): so many slices in a row have this number of patches.
 
         Returns:
             (num_slices, num_queries, width).
         """
         values = self._kv_norm(x if self._kv is None else self._kv(x))  # (num_patches, width)
-        places = torch.cat([place_codes(rows, columns, self._width, x.device) for rows, columns in sizes])
         keys, values = self._key(values + places.to(values.dtype)), self._value(values)
         results, start = [], 0
         for count, length in runs:
@@ -59,7 +68,7 @@ class Resampler:
             results.append(seen.transpose(1, 2).flatten(2))  # (count, num_queries, width)
             start = part.stop
         out = self._out(torch.cat(results).flatten(0, 1))  # (num_slices * num_queries, width)
-        return self._proj(self._out_norm(out)).view(len(sizes), -1, self._width)
+        return self._proj(self._out_norm(out)).view(-1, self._queries.shape[2], self._width)
 
     def _by_head(self, x: torch.Tensor) -> torch.Tensor:
         """(count, length, width) -> (count, num_heads, length, head_dim)."""

@@ -82,7 +82,7 @@ class TileVit:
         self._class = first + positions[:1]  # (1, hidden_size)
         self._positions = self._in_merge_order(positions[1:].view(1, c.side, c.side, hidden)).view(-1, hidden)
         self._first_norm = Norm("layer", take, "first_norm", hidden, c.eps) if c.first_norm else None
-        self._layers = [_Layer(c, take, f"layers.{index}.") for index in range(c.num_layers)]
+        self._layers = [Layer(c, take, f"layers.{index}.") for index in range(c.num_layers)]
         joined, out = hidden * c.merge_size**2, c.out_hidden_size
         self._norm = Norm("layer", take, "projector.norm", joined, 1e-5) if c.projector_norm else None
         self._first = take_linear(take, "projector.linear_1", out, joined, c.projector_bias)
@@ -138,7 +138,7 @@ class TileVit:
         return self._second(self._act(self._first, x if self._norm is None else self._norm(x)))
 
 
-class _Layer:
+class Layer:
     """x + scale1 * attention(norm(x)), then x + scale2 * mlp(norm(x))."""
 
     def __init__(self, config: TileVitConfig, take: Taker, prefix: str) -> None:
