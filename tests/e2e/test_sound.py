@@ -68,6 +68,17 @@ def test_both_forms_are_the_same_sound_and_another_sound_is_another_answer(runni
     assert longer.usage.prompt_tokens - first.usage.prompt_tokens == 25  # one token is 40 ms
 
 
+def test_what_was_heard_is_told(running: Running) -> None:
+    usage = ask(running, as_input(tone(200, 1.0)), as_url(tone(500, 2.0))).usage
+    details = usage.prompt_tokens_details
+    assert details.audio_tokens == 75
+    assert details.model_extra["multimodal_tokens"] == {"audio": 75}
+    assert details.model_extra["media"] == [
+        {"type": "audio", "where": "messages[0].content[0].input_audio", "tokens": 25, "seconds": 1.0},
+        {"type": "audio", "where": "messages[0].content[1].audio_url", "tokens": 50, "seconds": 2.0},
+    ]
+
+
 def test_two_clips_in_one_turn(running: Running) -> None:
     one = ask(running, as_input(tone(200, 1.0))).usage.prompt_tokens
     two = ask(running, as_input(tone(200, 1.0)), as_url(tone(500, 1.0))).usage.prompt_tokens

@@ -21,6 +21,7 @@ from sensorium.protocol.completions_answer import CompletionAnswer
 from sensorium.protocol.fields import SamplingFields
 from sensorium.protocol.models import model_card, model_list
 from sensorium.protocol.tokens import DetokenizeBody, TokenizeBody, parse_tokenize
+from sensorium.protocol.usage import media_details
 from sensorium.registry.interface import Pool
 from sensorium.server.answering import Answering
 from sensorium.server.gate import Gate
@@ -105,7 +106,7 @@ async def model(request: Request) -> Response:
 
 
 async def tokenize(request: Request) -> Response:
-    """Count and list the tokens of a prompt or a conversation; a picture counts as one, its placeholder."""
+    """Count and list the tokens of a prompt or a conversation, and of each media item in it."""
     gateway = gateway_of(request)
     body = await _body(request, TokenizeBody)
     record = record_of(request.scope)
@@ -114,14 +115,15 @@ async def tokenize(request: Request) -> Response:
     async with gateway.pool.lease(parsed.model) as handle:
         prepared = await way.prepare(parsed, handle, gateway.fetch, gateway.settings.media)
         tokens = await handle.tokenize(prepared)
-        return json_response(
-            {
-                "count": len(tokens.token_ids),
-                "max_model_len": handle.info.max_model_len,
-                "tokens": tokens.token_ids,
-                "token_strs": tokens.token_strings if body.return_token_strs else None,
-            }
-        )
+        answer: dict[str, object] = {
+            "count": len(tokens.token_ids),
+            "max_model_len": handle.info.max_model_len,
+            "tokens": tokens.token_ids,
+            "token_strs": tokens.token_strings if body.return_token_strs else None,
+        }
+        if tokens.media:  # vLLM's shape otherwise
+            answer["media"] = [media_details(use) for use in tokens.media]
+        return json_response(answer)
 
 
 async def detokenize(request: Request) -> Response:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
+
+import msgspec
 
 from sensorium.engine.encoder_cache import EncoderCache
 from sensorium.errors import InvalidRequest, MediaError
@@ -14,9 +16,18 @@ from sensorium.media.key import media_key
 from sensorium.media.options import VIDEO_KWARGS, video_sampling
 from sensorium.media.sampling import Sampling
 from sensorium.settings import MediaLimits
-from sensorium.types import MediaItem
+from sensorium.types import MediaItem, MediaUse
 
 Options = Mapping[str, Mapping[str, Any]]  # by kind of media
+
+
+class Prepared(NamedTuple):
+    """A media item: its key, its layout, what the encoder reads (None: its output is cached), what to tell of it."""
+
+    key: bytes
+    layout: Layout
+    input: EncoderInput | None
+    use: MediaUse
 
 
 class MediaPreparer:
@@ -42,7 +53,7 @@ class MediaPreparer:
         self._frames = {name: options[name] for name in VIDEO_KWARGS if options.get(name) is not None}
         self._options = {name: value for name, value in options.items() if name not in VIDEO_KWARGS}
         self.limits = {kind: processor.limits(self._options) for kind, processor in processors.items()}
-        self._layouts: dict[bytes, Layout] = {}  # by media key
+        self._known: dict[bytes, tuple[Layout, MediaUse]] = {}  # by media key
         self.num_decoded = 0
         self.num_reused = 0
 
@@ -72,8 +83,8 @@ class MediaPreparer:
 
     def prepare(
         self, item: MediaItem, salt: str, options: Options, wanted: Mapping[str, Any], force_decode: bool
-    ) -> tuple[bytes, Layout, EncoderInput | None]:
-        """Return (key, layout, input); no input where the encoder output is cached.
+    ) -> Prepared:
+        """Return the item as the engine wants it; without its input where the encoder output is cached.
 
         Args:
             options: what `merged` made of `wanted`, the request's.
@@ -89,35 +100,43 @@ class MediaPreparer:
             defaults = cast(VideoProcessor, processor).sampling
             sampling = video_sampling(item, defaults, self._media_limits, self._frames, wanted)
         key = media_key(item, salt, processor.fingerprint(), options[item.kind], sampling)
-        known = self._layouts.get(key)
+        known = self._known.get(key)
         if known is not None and key in self._cache and not force_decode:
             self.num_reused += 1
-            return key, known, None
-        content = self._decode(item, processor, options[item.kind], sampling)
+            layout, use = known
+            return Prepared(key, layout, None, msgspec.structs.replace(use, where=item.where))
+        content, use = self._decode(item, processor, options[item.kind], sampling)
         try:
             encoder_input = processor(content, options[item.kind])
         except ValueError as error:
             raise MediaError(f"{item.where}: {error}", param=item.where) from None
         self.num_decoded += 1
-        if len(self._layouts) > 4096:
-            self._layouts.clear()  # only a shortcut: what is not known is decoded again
-        self._layouts[key] = encoder_input.layout
-        return key, encoder_input.layout, encoder_input
+        if len(self._known) > 4096:
+            self._known.clear()  # only a shortcut: what is not known is decoded again
+        layout = encoder_input.layout
+        use = msgspec.structs.replace(use, resized=layout.size)
+        self._known[key] = layout, use
+        return Prepared(key, layout, encoder_input, use)
 
     def _decode(
         self, item: MediaItem, processor: Processor, options: Mapping[str, Any], sampling: Sampling | None
-    ) -> Any:
-        """From bytes to what `Processor.__call__` takes for this kind."""
+    ) -> tuple[Any, MediaUse]:
+        """From bytes to what `Processor.__call__` takes for this kind, and what there is to tell of it."""
         if self._decoder is None:
             raise MediaError(f"{item.where}: {item.kind} input cannot be decoded here.", param=item.where)
         if item.kind == "image":
-            return self._decoder.decode_image(item)  # (height, width, 3) uint8
+            picture = self._decoder.decode_image(item)  # (height, width, 3) uint8
+            return picture, MediaUse("image", item.where, size=(picture.shape[0], picture.shape[1]))
         if sampling is not None:
             wanted = cast(VideoProcessor, processor)
-            return _frames(self._decoder.decode_video(item, sampling, wanted.frame_pixels(options)))
+            video = self._decoder.decode_video(item, sampling, wanted.frame_pixels(options))
+            use = MediaUse("video", item.where, size=video.source_size, timestamps=video.times_s)
+            return _frames(video), use
         sound = cast(AudioProcessor, processor)
         # The processor itself refuses what is too long for the model: the decoder would name the server's limit.
-        return self._decoder.decode_audio(item, sound.rate).samples  # (num_samples,) float32
+        audio = self._decoder.decode_audio(item, sound.rate)
+        use = MediaUse("audio", item.where, seconds=len(audio.samples) / audio.rate)
+        return audio.samples, use  # (num_samples,) float32
 
 
 def _frames(video: Video) -> Frames:
