@@ -271,3 +271,16 @@ class ModelInfo(msgspec.Struct, frozen=True):
     load_s: float
     engine: str = "native"
     limit_mm_per_prompt: dict[str, int] = {}
+    media_bounds: dict[str, dict[str, float]] = {}  # by kind: what larger items are reduced to, max_seconds of a sound
+
+
+class Outlook(msgspec.Struct, frozen=True):
+    """A model as it would be loaded, before it is. None: not known until then.
+
+    `max_model_len` is what the operator or else the checkpoint says; loading may find that less fits the memory.
+    """
+
+    path: str | None = None
+    max_model_len: int | None = None
+    media: tuple[Modality, ...] | None = None  # beside text
+    limit_mm_per_prompt: dict[str, int] = {}

@@ -1,15 +1,20 @@
 """Which family serves which checkpoint: `architectures[0]` of config.json -> module.
 
 Where one architecture is several families, `version` of config.json stands behind it. A new family is one module with a
-`FAMILY` constant, its rows here, and a row in the tests.
+`FAMILY` constant, its rows here, and a row in the tests. Importing this imports no family, so the gateway can ask what
+a checkpoint takes before any worker has loaded it.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from sensorium.errors import ConfigurationError
-from sensorium.families.family import Config, Family
+
+if TYPE_CHECKING:
+    from sensorium.families.family import Config, Family
+    from sensorium.types import Modality
 
 MODULES = {
     "Qwen2VLForConditionalGeneration": "qwen2_vl",
@@ -27,6 +32,25 @@ MODULES = {
     "LlamaForCausalLM": "llama",
     "MistralForCausalLM": "llama",
 }
+
+MEDIA: dict[str, tuple[Modality, ...]] = {  # by module: what it takes beside text
+    "qwen2_vl": ("image", "video"),
+    "qwen2_5_vl": ("image", "video"),
+    "qwen3_vl": ("image", "video"),
+    "qwen2_audio": ("audio",),
+    "llava": ("image",),
+    "internvl": ("image", "video"),
+    "internvl_chat": ("image", "video"),
+    "minicpm_v_2_5": ("image",),
+    "minicpm_v_2_6": ("image", "video"),
+    "minicpm_v_4_0": ("image", "video"),
+}
+
+
+def media(config: Config) -> tuple[Modality, ...] | None:
+    """Return what the checkpoint with this config.json takes beside text; None where no family serves it."""
+    module = MODULES.get(_name(config))
+    return None if module is None else MEDIA.get(module, ())
 
 
 def serves(config: Config) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import time
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from sensorium.server.record import record_of
 from sensorium.server.reply import json_response
 from sensorium.server.telemetry import Metrics
 from sensorium.settings import ServerSettings
+from sensorium.types import ModelInfo, Outlook
 
 Body = TypeVar("Body", bound=pydantic.BaseModel)
 
@@ -94,15 +96,14 @@ async def completions(request: Request) -> Response:
 async def models(request: Request) -> Response:
     """List the served models."""
     gateway = gateway_of(request)
-    cards = [model_card(name, gateway.pool.info(name), gateway.created) for name in gateway.pool.names()]
-    return json_response(model_list(cards))
+    return json_response(model_list([await _card(gateway, name) for name in gateway.pool.names()]))
 
 
 async def model(request: Request) -> Response:
     """Describe one served model."""
     gateway = gateway_of(request)
     name = served_name(request.path_params["model_id"], gateway.pool)
-    return json_response(model_card(name, gateway.pool.info(name), gateway.created))
+    return json_response(await _card(gateway, name))
 
 
 async def tokenize(request: Request) -> Response:
@@ -192,6 +193,13 @@ def served_name(name: str | None, pool: Pool) -> str:
 def _some(names: list[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:5]) or "none"
     return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
+
+
+async def _card(gateway: Gateway, name: str) -> dict[str, object]:
+    known: ModelInfo | Outlook | None = gateway.pool.info(name)
+    if known is None:
+        known = await asyncio.to_thread(gateway.pool.outlook, name)  # reads a file
+    return model_card(name, known, gateway.settings.media, gateway.created)
 
 
 async def _body(request: Request, kind: type[Body]) -> Body:

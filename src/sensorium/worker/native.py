@@ -105,6 +105,7 @@ class NativeModel(LoadedModel):
             kv_cache_tokens=(plan.limits.num_blocks - 1) * plan.limits.block_size,
             load_s=time.monotonic() - started,
             limit_mm_per_prompt=settings.limit_mm_per_prompt,
+            media_bounds=builder.media.bounds(),
         )
         eos = eos_token_ids(generation, config, tokenizer, family.end_tokens)
         counters = functools.partial(_counters, engine, builder)

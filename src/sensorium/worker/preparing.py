@@ -57,6 +57,19 @@ class MediaPreparer:
         self.num_decoded = 0
         self.num_reused = 0
 
+    def bounds(self) -> dict[str, dict[str, float]]:
+        """Return, by kind, what larger items are reduced to, and of sounds `max_seconds`: longer ones are refused."""
+        found: dict[str, dict[str, float]] = {}
+        for kind, processor in self._processors.items():
+            of_kind: dict[str, float] = {n: most for n, most in self.limits[kind].items() if n.startswith("max_")}
+            if kind == "video":
+                most = cast(VideoProcessor, processor).sampling.max_frames
+                of_kind["max_frames"] = min(most, self._media_limits.max_video_frames)
+            if kind == "audio":
+                of_kind["max_seconds"] = cast(AudioProcessor, processor).max_seconds
+            found[kind] = of_kind
+        return found
+
     def merged(self, wanted: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """Return, by kind, the server's processor options, lowered by the request's.
 
