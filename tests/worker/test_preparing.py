@@ -104,6 +104,25 @@ def test_what_is_cached_is_not_decoded_again() -> None:
     assert made.num_decoded == 4
 
 
+def test_what_a_request_holds_twice_is_decoded_once() -> None:
+    made = preparer(Recorder())
+    items = [MediaItem(kind, data, f"messages[{n}]") for n, (kind, data) in enumerate(TWICE)]
+    found = made.prepare_all(items, "", made.merged({}), {}, False)
+    assert (made.num_decoded, made.num_reused) == (3, 2)
+    assert [one.key for one in found] == [found[0].key, found[1].key, found[0].key, found[3].key, found[1].key]
+    assert found[2].input is found[0].input is not None  # the engine may need it for either place
+    assert [one.use.where for one in found] == [item.where for item in items]
+
+
+TWICE: list[tuple[Modality, bytes]] = [
+    ("video", b"a"),
+    ("audio", b"a"),
+    ("video", b"a"),
+    ("video", b"b"),
+    ("audio", b"a"),
+]
+
+
 def test_what_became_of_an_item_is_told_also_where_it_was_cached() -> None:
     cache = EncoderCache(1 << 16)
     made = preparer(Recorder(), cache)

@@ -138,6 +138,7 @@ def _counters(engine: Engine, builder: PromptBuilder) -> dict[str, float]:
         "encoder_cache_bytes": engine.encoder_cache.num_bytes,
         "media_decoded": builder.media.num_decoded,
         "media_reused": builder.media.num_reused,
+        "media_encoded": engine.num_encoded,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -94,13 +94,27 @@ class MediaPreparer:
             for kind, limits in self.limits.items()
         }
 
+    def prepare_all(
+        self, items: Sequence[MediaItem], salt: str, options: Options, wanted: Mapping[str, Any], force_decode: bool
+    ) -> list[Prepared]:
+        """Return the items of one request, each as `prepare` does; one that is there twice is decoded once."""
+        prepared: dict[bytes, Prepared] = {}
+        return [self.prepare(item, salt, options, wanted, force_decode, prepared) for item in items]
+
     def prepare(
-        self, item: MediaItem, salt: str, options: Options, wanted: Mapping[str, Any], force_decode: bool
+        self,
+        item: MediaItem,
+        salt: str,
+        options: Options,
+        wanted: Mapping[str, Any],
+        force_decode: bool,
+        at_hand: dict[bytes, Prepared] | None = None,
     ) -> Prepared:
         """Return the item as the engine wants it; without its input where the encoder output is cached.
 
         Args:
             options: what `merged` made of `wanted`, the request's.
+            at_hand: what the request holds already, by key; the item is added.
 
         Raises:
             MediaError: the item cannot be used; `param` is its path.
@@ -113,14 +127,31 @@ class MediaPreparer:
             defaults = cast(VideoProcessor, processor).sampling
             sampling = video_sampling(item, defaults, self._media_limits, self._frames, wanted)
         key = media_key(item, salt, processor.fingerprint(), options[item.kind], sampling)
+        if at_hand is not None and (twin := at_hand.get(key)) is not None:
+            self.num_reused += 1
+            return twin._replace(use=msgspec.structs.replace(twin.use, where=item.where))
+        prepared = self._new(key, item, processor, options[item.kind], sampling, force_decode)
+        if at_hand is not None:
+            at_hand[key] = prepared
+        return prepared
+
+    def _new(
+        self,
+        key: bytes,
+        item: MediaItem,
+        processor: Processor,
+        options: Mapping[str, Any],
+        sampling: Sampling | None,
+        force_decode: bool,
+    ) -> Prepared:
         known = self._known.get(key)
         if known is not None and key in self._cache and not force_decode:
             self.num_reused += 1
             layout, use = known
             return Prepared(key, layout, None, msgspec.structs.replace(use, where=item.where))
-        content, use = self._decode(item, processor, options[item.kind], sampling)
+        content, use = self._decode(item, processor, options, sampling)
         try:
-            encoder_input = processor(content, options[item.kind])
+            encoder_input = processor(content, options)
         except ValueError as error:
             raise MediaError(f"{item.where}: {error}", param=item.where) from None
         self.num_decoded += 1

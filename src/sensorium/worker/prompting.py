@@ -75,9 +75,7 @@ class PromptBuilder:
             self._check_length(len(ids), source, len(request.media))
         wanted = request.mm_processor_kwargs
         options = self.media.merged(wanted)
-        prepared = [
-            self.media.prepare(item, request.cache_salt, options, wanted, force_decode) for item in request.media
-        ]
+        prepared = self.media.prepare_all(request.media, request.cache_salt, options, wanted, force_decode)
         if not prepared:
             return Prompt(ids, cache_salt=request.cache_salt, **self._positions(len(ids), ())), text
         kinds = [item.kind for item in request.media]
