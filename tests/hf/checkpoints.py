@@ -9,7 +9,14 @@ from typing import Any
 import torch
 import transformers
 from tokenizers import Tokenizer
-from transformers import Gemma2Config, Gemma3Config, GPTNeoXConfig, Idefics3Config
+from transformers import (
+    Gemma2Config,
+    Gemma3Config,
+    GlmAsrConfig,
+    GPTNeoXConfig,
+    Idefics3Config,
+    LlavaOnevisionConfig,
+)
 
 from tests.checkpoint_text import CHAT_TEMPLATES, build_tokenizer
 
@@ -111,6 +118,83 @@ def gemma3(path: Path) -> Path:
     }  # fmt: skip
     _write(path / "preprocessor_config.json", processor)
     _write(path / "processor_config.json", {"processor_class": "Gemma3Processor", "image_seq_length": 4})
+    return path
+
+
+def glm_asr(path: Path) -> Path:
+    """An encoder with rotary positions over Whisper's features, and Llama."""
+    tokenizer = Tokenizer.from_str(build_tokenizer("llama").to_str())
+    tokenizer.add_special_tokens(["<|pad|>", "<|begin_of_audio|>", "<|end_of_audio|>"])
+    ids = _ids(tokenizer)
+    config = GlmAsrConfig(
+        text_config={"model_type": "llama", **_TEXT, **ids, "intermediate_size": 48, "num_key_value_heads": 2},
+        audio_config={
+            "hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "num_mel_bins": 80, "max_position_embeddings": 200,
+        },
+        audio_token_id=tokenizer.token_to_id("<|pad|>"),
+        tie_word_embeddings=False,
+        **ids,
+    )  # fmt: skip
+    template = IDEFICS_TEMPLATE.replace("'image' %}<image>", "'audio' %}<|begin_of_audio|><|pad|><|end_of_audio|>")
+    template = template.replace("<end_of_utterance>", "<|eot_id|>")
+    _save(transformers.GlmAsrForConditionalGeneration, config, path, tokenizer, template)
+    _write(
+        path / "processor_config.json",
+        {
+            "processor_class": "GlmAsrProcessor",
+            "audio_token": "<|pad|>",
+            "max_audio_len": 8,
+            "feature_extractor": {
+                "feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 80, "chunk_length": 4,
+                "sampling_rate": 16000, "hop_length": 160, "n_fft": 400, "return_attention_mask": True,
+            },
+        },
+    )  # fmt: skip
+    return path
+
+
+def llava_onevision(path: Path) -> Path:
+    """SigLIP and Qwen2; pictures in tiles of any arrangement, frames of videos pooled two by two."""
+    tokenizer = Tokenizer.from_str(build_tokenizer("llama").to_str())
+    tokenizer.add_special_tokens(["<image>", "<video>"])
+    ids = _ids(tokenizer)
+    config = LlavaOnevisionConfig(
+        text_config={"model_type": "qwen2", **_TEXT, **ids, "intermediate_size": 48, "num_key_value_heads": 2},
+        vision_config={
+            "model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "image_size": 32, "patch_size": 8, "vision_use_head": False,
+        },
+        image_token_index=tokenizer.token_to_id("<image>"),
+        video_token_index=tokenizer.token_to_id("<video>"),
+        image_grid_pinpoints=[[32, 32], [32, 64], [64, 32]],
+        vision_feature_layer=-1,
+        tie_word_embeddings=False,
+        **ids,
+    )  # fmt: skip
+    template = IDEFICS_TEMPLATE.replace(
+        "<image>{% endif %}", "<image>{% elif c['type'] == 'video' %}<video>{% endif %}"
+    )
+    template = template.replace("<end_of_utterance>", "<|eot_id|>")
+    _save(transformers.LlavaOnevisionForConditionalGeneration, config, path, tokenizer, template)
+    pixels = {
+        "do_convert_rgb": True, "do_normalize": True, "do_rescale": True, "do_resize": True, "resample": 3,
+        "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "size": {"height": 32, "width": 32},
+    }  # fmt: skip
+    _write(
+        path / "processor_config.json",
+        {
+            "processor_class": "LlavaOnevisionProcessor",
+            "num_image_tokens": 16,
+            "vision_feature_select_strategy": "full",
+            "image_processor": pixels
+            | {
+                "image_processor_type": "LlavaOnevisionImageProcessor",
+                "image_grid_pinpoints": [[32, 32], [32, 64], [64, 32]],
+            },
+            "video_processor": pixels | {"video_processor_type": "LlavaOnevisionVideoProcessor"},
+        },
+    )
     return path
 
 
