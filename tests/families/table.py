@@ -43,7 +43,7 @@ COLUMNS = {
 _HEAD = f"""# Families, as the tests found them
 
 Written by `make families` from what `tests/families` noted while it ran; a cell says yes only where a test ran and
-passed. Every checkpoint is tiny and random, in fp32, in the layout its publishers use: real ones have not been run here.
+passed. Every checkpoint is tiny and random, in fp32, in the layout its publishers use: real ones were never run here.
 
 - *official layout*: read from the published tensor names and files.
 - *text*, *picture*, *video*, *sound*: the logits of every position of a prompt without media, or with one item of that
