@@ -22,6 +22,7 @@ ROWS = {
     "qwen3_vl": "Qwen3-VL",
     "qwen2_audio": "Qwen2-Audio",
     "llava": "LLaVA-1.5 (llava-hf)",
+    "smolvlm": "SmolVLM, SmolVLM2",
     "internvl": "InternVL3 (-hf)",
     "internvl_chat": "InternVL 2, 2.5, 3 (authors')",
     "minicpm_v_2_5": "MiniCPM-Llama3-V 2.5",

@@ -14,6 +14,7 @@ from tests.checkpoint_chat import write_internvl_chat
 from tests.checkpoints import make_checkpoint
 from tests.families.parity import Parity
 from tests.families.table import ROWS
+from tests.hf.checkpoints import smolvlm
 from tests.minicpm_checkpoints import FAMILIES as MINICPM
 from tests.minicpm_checkpoints import make_minicpm
 
@@ -28,6 +29,8 @@ def make(family: str, path: Path) -> Path:
     elif family == "internvl_chat":
         write_internvl_chat(path / "hf", path / "chat", "qwen2")
         return path / "chat"
+    elif family == "smolvlm":
+        smolvlm(path)
     else:
         make_checkpoint(family, path)
     return path

@@ -16,6 +16,7 @@ from transformers import (
     GPTNeoXConfig,
     Idefics3Config,
     LlavaOnevisionConfig,
+    SmolVLMConfig,
 )
 
 from tests.checkpoint_text import CHAT_TEMPLATES, build_tokenizer
@@ -27,6 +28,13 @@ IDEFICS_TEMPLATE = (
     "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
     "{% if c['type'] == 'text' %}{{ c['text'] }}{% elif c['type'] == 'image' %}<image>{% endif %}"
     "{% endfor %}{% endif %}<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+SMOLVLM_TEMPLATE = (
+    "<|begin_of_text|>{% for message in messages %}{{message['role'] | capitalize}}"
+    "{% if message['content'][0]['type'] == 'image' %}{{':'}}{% else %}{{': '}}{% endif %}"
+    "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{line['text']}}"
+    "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 _TEXT: dict[str, Any] = {
     "hidden_size": 32,
@@ -82,6 +90,33 @@ def idefics3(path: Path) -> Path:
     }  # fmt: skip
     _write(path / "preprocessor_config.json", processor)
     _write(path / "processor_config.json", {"processor_class": "Idefics3Processor", "image_seq_len": 4})
+    return path
+
+
+def smolvlm(path: Path, longest: int = 96) -> Path:
+    """Idefics 3's younger sibling, which is native: pictures are scaled to `longest` pixels and cut into 32 by 32."""
+    tokenizer = Tokenizer.from_str(build_tokenizer("llama").to_str())
+    tokenizer.add_special_tokens([*IMAGE_TOKENS, *ROWS])
+    ids = _ids(tokenizer, "<end_of_utterance>")
+    config = SmolVLMConfig(
+        text_config={"model_type": "llama", **_TEXT, **ids, "intermediate_size": 48, "num_key_value_heads": 2},
+        vision_config={
+            "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "image_size": 32, "patch_size": 4,
+        },
+        image_token_id=tokenizer.token_to_id("<image>"),
+        scale_factor=4,
+        **ids,
+    )  # fmt: skip
+    _save(transformers.SmolVLMForConditionalGeneration, config, path, tokenizer, SMOLVLM_TEMPLATE)
+    processor = {
+        "image_processor_type": "SmolVLMImageProcessor", "processor_class": "SmolVLMProcessor",
+        "do_convert_rgb": True, "do_image_splitting": True, "do_normalize": True, "do_pad": True, "do_rescale": True,
+        "do_resize": True, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "resample": 1,
+        "rescale_factor": 1 / 255, "size": {"longest_edge": longest}, "max_image_size": {"longest_edge": 32},
+    }  # fmt: skip
+    _write(path / "preprocessor_config.json", processor)
+    _write(path / "processor_config.json", {"processor_class": "SmolVLMProcessor", "image_seq_len": 4})
     return path
 
 
