@@ -9,7 +9,7 @@ ARGS ?=
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check fix bench clean
+.PHONY: help serve test check fix families bench clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ check: $(STAMP) ## formatting, lint, types, tests
 fix: $(STAMP) ## format, and repair what the linter can repair
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+families: $(STAMP) ## run the families' parity tests and write docs/families.md from what they found
+	@$(BIN)/python -m tests.families.table $(ARGS)
 
 bench: $(STAMP) ## measure against other engines, side by side
 	@env -u OMP_WAIT_POLICY $(BIN)/python benchmarks/run.py $(ARGS)

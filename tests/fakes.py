@@ -18,6 +18,7 @@ from sensorium.types import (
     MediaItem,
     MediaSource,
     ModelInfo,
+    Outlook,
     PositionLogprobs,
     Request,
     Started,
@@ -136,6 +137,7 @@ class FakePool:
         self.unavailable = unavailable
         self.leases = 0
         self.fine = (True, "")
+        self.outlooks: dict[str, Outlook] = {}  # of models that are not loaded
         self.closed = False
 
     def names(self) -> list[str]:
@@ -161,7 +163,11 @@ class FakePool:
 
     def info(self, name: str) -> ModelInfo | None:
         """Return the model's info."""
-        return self.models[name].info
+        return None if name in self.outlooks else self.models[name].info
+
+    def outlook(self, name: str) -> Outlook:
+        """Return what the test wants."""
+        return self.outlooks[name]
 
     def ready(self) -> tuple[bool, str]:
         """Return what the test wants."""

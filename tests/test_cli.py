@@ -77,6 +77,25 @@ def test_limits_and_processor_options_as_json(served: list[Any]) -> None:
     assert (engine.limit_mm_per_prompt, engine.mm_processor_kwargs) == (limits, options)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["--limit-mm-per-prompt", '{"image": 2, "video": 1}'],
+        ["--limit_mm_per_prompt", '{"image": {"count": 2}, "video": {"count": 1, "num_frames": 32}}'],
+        ['--limit_mm_per_prompt={"image": "2", "video": 1, "audio": {}}'],
+        ["--limit-mm-per-prompt=image=2,video=1"],
+        ["--limit-mm-per-prompt", "image=2, video=1"],
+        ["--limit-mm-per-prompt", "image=2", "--limit_mm_per_prompt=video=1"],
+        ["--limit-mm-per-prompt", "image=9,video=1", "--limit-mm-per-prompt", '{"image": 2}'],
+        ["--limit-mm-per-prompt.image", "2", "--limit_mm_per_prompt.video=1"],
+        ["--limit-mm-per-prompt.image.count", "2", "--limit-mm-per-prompt.video", "1"],
+    ],
+)
+def test_limits_in_every_spelling(line: list[str], served: list[Any]) -> None:
+    assert run(["serve", *line, "a/model"]) == 0
+    assert served[0][0]["a/model"].limit_mm_per_prompt == {"image": 2, "video": 1}
+
+
 def test_limits_on_clips_and_limits_as_current_vllm_writes_them(served: list[Any]) -> None:
     line = """serve --max-video-bytes 1MiB --max-audio-bytes 2MiB --max-video-frames 9 --max-frame-pixels 500
         --max-video-seconds 1.5 --max-audio-seconds 30"""
@@ -107,6 +126,13 @@ def test_the_key_may_come_from_the_environment(served: list[Any], monkeypatch: p
         (["serve", "--limit-mm-per-prompt", "smell=1"], "image, video, audio"),
         (["serve", "--limit-mm-per-prompt", "image=few"], "whole number"),
         (["serve", "--limit-mm-per-prompt", "{image: 5}"], "not a JSON object"),
+        (
+            ["serve", "--limit-mm-per-prompt", '{"image": {"count": -1}}'],
+            "limit of 'image' is -1; write a whole number",
+        ),
+        (["serve", "--limit-mm-per-prompt", '{"image": null}'], "limit of 'image' is None"),
+        (["serve", "--limit-mm-per-prompt.smell", "1"], "image, video, audio"),
+        (["serve", "--limit-mm-per-prompt.image"], "limit of 'image' is ''"),
         (["serve", "--mm-processor-kwargs", '{"pixels": 1}'], "min_pixels, max_pixels"),
         (["serve", "--min-pixels", "9", "--max-pixels", "4"], "more than max_pixels, 4"),
         (["serve", "--gpu-memory-utilization", "2"], "0.0<x<=1.0"),

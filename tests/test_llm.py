@@ -156,6 +156,16 @@ def test_options() -> None:
         LLM("missing", _loader=FakeModel.load)
 
 
+def test_limits_as_vllm_writes_them() -> None:
+    limits = {"image": 2, "video": {"count": 1, "num_frames": 32}, "audio": {}}
+    with LLM("fake", _loader=FakeModel.load, limit_mm_per_prompt=limits) as llm:
+        assert llm.info.limit_mm_per_prompt == {"image": 2, "video": 1}
+    with pytest.raises(ConfigurationError, match=r"limit_mm_per_prompt: the limit of 'image' is 1\.5"):
+        LLM("fake", _loader=FakeModel.load, limit_mm_per_prompt={"image": 1.5})
+    with pytest.raises(ConfigurationError, match="limit_mm_per_prompt"):
+        LLM("fake", _loader=FakeModel.load, limit_mm_per_prompt=5)
+
+
 @pytest.mark.parametrize(("name", "value"), [("max_model_len", 0), ("max_model_len", -5), ("max_num_seqs", 0)])
 def test_counts_are_at_least_one(name: str, value: int) -> None:
     with pytest.raises(ConfigurationError, match=f"{name} is {value}; it must be 1 or more"):

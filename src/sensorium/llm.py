@@ -25,7 +25,7 @@ from sensorium.llm_options import engine_settings
 from sensorium.media.fetch import fetch_media
 from sensorium.outputs import RequestOutput, fold
 from sensorium.protocol.parsed import Parsed
-from sensorium.types import Delta, ModelInfo, SamplingParams
+from sensorium.types import Delta, ModelInfo, Outlook, SamplingParams
 from sensorium.worker.local import LocalHandle, LocalLoader
 from sensorium.worker.malloc import keep_freed_memory
 
@@ -279,6 +279,9 @@ class _OneModel:
 
     def info(self, name: str) -> ModelInfo | None:
         return self._handle.info
+
+    def outlook(self, name: str) -> Outlook:
+        return Outlook(self._handle.info.path)
 
     def ready(self) -> tuple[bool, str]:
         return True, f"{self._handle.info.name!r} is loaded"

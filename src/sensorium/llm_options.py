@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from sensorium.errors import ConfigurationError
-from sensorium.settings import EngineSettings
+from sensorium.settings import EngineSettings, media_counts
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,11 @@ def engine_settings(model: str, options: Mapping[str, Any]) -> EngineSettings:
     for name in ("limit_mm_per_prompt", "mm_processor_kwargs"):
         if known.get(name, {}) is None:
             known[name] = {}
+    if isinstance(limits := known.get("limit_mm_per_prompt"), Mapping):
+        try:
+            known["limit_mm_per_prompt"] = media_counts(limits)
+        except ValueError as error:
+            raise ConfigurationError(f"limit_mm_per_prompt: {error}") from None
     for name in _COUNTS:
         if isinstance(value := known.get(name), int) and value < 1:
             raise ConfigurationError(f"{name} is {value}; it must be 1 or more.")

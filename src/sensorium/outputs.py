@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from sensorium.types import Delta, Event, FinishReason, Started, TokenLogprob
+from sensorium.types import Delta, Event, FinishReason, MediaUse, Started, TokenLogprob
 
 
 @dataclass
@@ -35,8 +35,16 @@ class CompletionOutput:
 
 
 @dataclass
+class PlaceholderRange:
+    """The prompt tokens of one media item: prompt_token_ids[offset : offset + length]."""
+
+    offset: int
+    length: int
+
+
+@dataclass
 class RequestOutput:
-    """A prompt and its answers."""
+    """A prompt and its answers. `media`, which is ours, tells what became of each media item, in the prompt's order."""
 
     request_id: str
     prompt: str
@@ -44,6 +52,8 @@ class RequestOutput:
     outputs: list[CompletionOutput]
     finished: bool
     num_cached_tokens: int = 0
+    multi_modal_placeholders: dict[str, list[PlaceholderRange]] = field(default_factory=dict)  # by kind
+    media: tuple[MediaUse, ...] = ()
 
 
 def fold(request_id: str, events: Iterable[Event]) -> RequestOutput:
@@ -52,13 +62,22 @@ def fold(request_id: str, events: Iterable[Event]) -> RequestOutput:
     choices: dict[int, CompletionOutput] = {}
     for event in events:
         if isinstance(event, Started):
-            output.prompt, output.prompt_token_ids = event.prompt, event.prompt_token_ids
+            output.prompt, output.prompt_token_ids, output.media = event.prompt, event.prompt_token_ids, event.media
+            output.multi_modal_placeholders = _placeholders(event.media)
         else:
             output.num_cached_tokens = max(output.num_cached_tokens, event.num_cached_tokens)
             _add(choices.setdefault(event.index, CompletionOutput(event.index)), event)
     output.outputs = [choices[index] for index in sorted(choices)]
     output.finished = all(choice.finished() for choice in output.outputs)
     return output
+
+
+def _placeholders(media: Iterable[MediaUse]) -> dict[str, list[PlaceholderRange]]:
+    found: dict[str, list[PlaceholderRange]] = {}
+    for use in media:
+        if use.offset is not None and use.num_tokens is not None:
+            found.setdefault(use.kind, []).append(PlaceholderRange(use.offset, use.num_tokens))
+    return found
 
 
 def _add(choice: CompletionOutput, delta: Delta) -> None:

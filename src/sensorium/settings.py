@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +39,32 @@ class MediaLimits(msgspec.Struct, frozen=True):
     max_redirects: int = 3
     allow_private: bool = False  # loopback, private and link-local addresses
     allowed_local_path: str | None = None  # file:// URLs are refused unless below this folder
+
+
+MODALITIES = ("image", "video", "audio")
+
+
+def media_counts(given: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many items of each kind a request may have, from vLLM's forms: {"image": 5, "video": {"count": 2}}.
+
+    What else stands beside a count says how vLLM measures memory. A kind without a count has no limit.
+
+    Raises:
+        ValueError: a kind is not known, or a number is none; the text is for the user.
+    """
+    counts: dict[str, int] = {}
+    for name, value in given.items():
+        kind, count = str(name).strip(), value
+        if kind not in MODALITIES:
+            raise ValueError(f"{name!r} is no kind of media; kinds are {', '.join(MODALITIES)}.")
+        if isinstance(value, Mapping):
+            if "count" not in value:
+                continue
+            count = value["count"]
+        if isinstance(count, bool) or not re.fullmatch(r"\d{1,9}", str(count).strip()):
+            raise ValueError(f"the limit of {kind!r} is {count!r}; write a whole number, 0 or more.")
+        counts[kind] = int(str(count))
+    return counts
 
 
 class EngineSettings(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -210,6 +210,25 @@ class PositionLogprobs(msgspec.Struct, frozen=True):
     top: list[TokenLogprob] = []
 
 
+class MediaUse(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of one media item: the prompt's token_ids[offset : offset + num_tokens] stand for it.
+
+    Both are None where the engine cannot tell the tokens of several items apart. `size` and `resized` are (height,
+    width) of a picture or of each frame: upright as it was sent, and what it was resized to as a whole (None: it was
+    cut).
+    `timestamps` are the seconds of the frames taken of a video, `seconds` is how much of a sound was heard.
+    """
+
+    kind: Modality
+    where: str
+    offset: int | None = None
+    num_tokens: int | None = None
+    size: tuple[int, int] | None = None
+    resized: tuple[int, int] | None = None
+    timestamps: tuple[float, ...] = ()
+    seconds: float = 0.0
+
+
 class Started(msgspec.Struct, frozen=True, tag="started"):
     """The prompt is built and accepted; nothing after this can be a 4xx."""
 
@@ -217,6 +236,7 @@ class Started(msgspec.Struct, frozen=True, tag="started"):
     num_prompt_tokens: int
     prompt_token_ids: list[int] = []
     prompt: str = ""
+    media: tuple[MediaUse, ...] = ()
 
 
 class Delta(msgspec.Struct, frozen=True, tag="delta", omit_defaults=True):
@@ -250,4 +270,17 @@ class ModelInfo(msgspec.Struct, frozen=True):
     kv_cache_tokens: int
     load_s: float
     engine: str = "native"
+    limit_mm_per_prompt: dict[str, int] = {}
+    media_bounds: dict[str, dict[str, float]] = {}  # by kind: what larger items are reduced to, max_seconds of a sound
+
+
+class Outlook(msgspec.Struct, frozen=True):
+    """A model as it would be loaded, before it is. None: not known until then.
+
+    `max_model_len` is what the operator or else the checkpoint says; loading may find that less fits the memory.
+    """
+
+    path: str | None = None
+    max_model_len: int | None = None
+    media: tuple[Modality, ...] | None = None  # beside text
     limit_mm_per_prompt: dict[str, int] = {}

@@ -48,6 +48,18 @@ def test_it_names_what_it_sees_in_the_language_of_the_question(
     assert zh_shape in chinese
 
 
+def test_what_became_of_the_pictures_is_told(llm: LLM) -> None:
+    shown = [picture("circle", "red"), picture("square", "blue", (280, 196))]
+    (output,) = llm.chat(ask("How do they differ?", *shown), SamplingParams(max_tokens=1), use_tqdm=False)
+    assert [use.size for use in output.media] == [(300, 400), (196, 280)]
+    ranges = output.multi_modal_placeholders["image"]
+    assert [(use.offset, use.num_tokens) for use in output.media] == [(each.offset, each.length) for each in ranges]
+    for each in ranges:
+        assert len(set(output.prompt_token_ids[each.offset : each.offset + each.length])) == 1
+        assert output.prompt_token_ids[each.offset - 1] != output.prompt_token_ids[each.offset]
+    assert [use.where for use in output.media] == [f"messages[0].content[{n}].image_url" for n in (0, 1)]
+
+
 def test_it_says_what_it_is(llm: LLM) -> None:
     assert "tiny-vl" in answer(llm, "Who are you?")
     assert "tiny-vl" in answer(llm, "你是谁？")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,31 @@ def test_both_forms_are_the_same_sound_and_another_sound_is_another_answer(runni
     assert probabilities(ask(running, as_url(high))) != pytest.approx(probabilities(first), abs=1e-4)
     longer = ask(running, as_input(tone(200, 2.0)))
     assert longer.usage.prompt_tokens - first.usage.prompt_tokens == 25  # one token is 40 ms
+
+
+def test_what_was_heard_is_told(running: Running) -> None:
+    usage = ask(running, as_input(tone(200, 1.0)), as_url(tone(500, 2.0))).usage
+    details = usage.prompt_tokens_details
+    assert details.audio_tokens == 75
+    assert details.model_extra["multimodal_tokens"] == {"audio": 75}
+    assert details.model_extra["media"] == [
+        {"type": "audio", "where": "messages[0].content[0].input_audio", "tokens": 25, "seconds": 1.0},
+        {"type": "audio", "where": "messages[0].content[1].audio_url", "tokens": 50, "seconds": 2.0},
+    ]
+
+
+def test_the_card_tells_before_and_after_loading(running: Running, tmp_path: Path) -> None:
+    """Before: with what config.json says, and no worker started for it. After: with the model's own window of 3 s."""
+    loaded = running.client().models.retrieve(MODEL).to_dict()
+    with serve([loaded["root"], "--served-model-name", MODEL, "--no-preload"], tmp_path) as asleep:  # type: ignore[list-item]
+        known = asleep.client().models.retrieve(MODEL).to_dict()
+    for card in (known, loaded):
+        assert card["input_modalities"] == ["text", "audio"]
+        assert card["is_multimodal"] is True
+    assert (known["loaded"], loaded["loaded"]) == (False, True)
+    assert (known["max_model_len"], loaded["max_model_len"]) == (4096, 1024)
+    before, after = (card["media"]["audio"]["refused_above"] for card in (known, loaded))  # type: ignore[index]
+    assert (before["seconds"], after["seconds"]) == (600.0, 3.0)
 
 
 def test_two_clips_in_one_turn(running: Running) -> None:

@@ -7,11 +7,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
 from tests.checkpoints import make_checkpoint
-from tests.clips import video
+from tests.clips import HEIGHT, WIDTH, video
 from tests.e2e.running import Running, serve
 from tests.e2e.test_serve import BEAT_S
 
@@ -82,6 +83,42 @@ KWARGS: dict[str, dict[str, float]] = {
     "most": {"num_frames": 16, "max_frames": 4},
     "fps": {"fps": 0.25},  # one frame in 4 s, and four at least
 }
+
+
+def test_the_frames_that_were_looked_at_are_told(running: Running) -> None:
+    given: dict[str, Any] = {
+        "model": MODEL,
+        "messages": ask(video(40)),  # 10 frames a second
+        "max_tokens": 2,
+        "extra_body": {"mm_processor_kwargs": {"num_frames": 4}},
+    }
+    usage = running.client().chat.completions.create(**given).usage
+    assert usage is not None
+    assert usage.prompt_tokens_details is not None
+    extra = usage.prompt_tokens_details.model_extra or {}
+    (told,) = extra["media"]
+    assert told["type"] == "video"
+    assert told["where"] == "messages[0].content[0].video_url"
+    assert (told["width"], told["height"]) == (WIDTH, HEIGHT)
+    # The grid of a pair of frames, merged two by two: one token is 28 x 28 pixels of both.
+    assert told["tokens"] == 2 * told["resized_width"] // 28 * told["resized_height"] // 28
+    assert extra["multimodal_tokens"] == {"video": told["tokens"]}
+    assert told["timestamps"] == [0.0, 1.3, 2.6, 3.9]
+    assert told["frames"] == 4
+
+    chunks = list(
+        running.client().chat.completions.create(**given, stream=True, stream_options={"include_usage": True})
+    )
+    last = chunks[-1].usage
+    assert last is not None
+    assert last.prompt_tokens_details is not None
+    assert (last.prompt_tokens_details.model_extra or {})["media"] == [told]
+    counted = httpx.post(
+        f"{running.url}/tokenize",
+        json={"model": MODEL, "messages": given["messages"], "mm_processor_kwargs": {"num_frames": 4}},
+    ).json()
+    assert counted["media"] == [told]
+    assert counted["count"] == usage.prompt_tokens
 
 
 def test_a_long_video_fits_a_short_context(running: Running) -> None:

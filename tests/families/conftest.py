@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -17,8 +17,10 @@ from sensorium.families.checkpoint import Checkpoint as Files
 from sensorium.families.family import Family, ImageProcessor
 from sensorium.prompt.tokenizer import Tokenizer
 from tests.checkpoints import Layout, make_checkpoint
+from tests.families.parity import Note, Parity, write
 
 Checkpoint = Callable[..., Path]
+_NOTED: list[Note] = []
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +55,21 @@ def read_config(path: Path) -> dict[str, Any]:
 def _no_grad() -> Any:
     with torch.inference_mode():
         yield
+
+
+@pytest.fixture
+def parity() -> Parity:
+    """Takes notes for docs/families.md; see `tests.families.parity`."""
+    return Parity()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call" and report.passed and isinstance(notes := item.funcargs.get("parity"), Parity):
+        _NOTED.extend(notes.notes)
+    return report
+
+
+def pytest_sessionfinish() -> None:
+    write(_NOTED)

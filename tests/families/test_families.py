@@ -9,7 +9,7 @@ from importlib import import_module
 import pytest
 
 from sensorium.errors import ConfigurationError
-from sensorium.families import MODULES, find
+from sensorium.families import MEDIA, MODULES, find
 from sensorium.model.config import DecoderConfig
 from tests.checkpoints import (
     AUDIO_FAMILIES,
@@ -49,6 +49,22 @@ def test_the_table_is_the_families_own_claims() -> None:
         for architecture in import_module(f"sensorium.families.{module}").FAMILY.architectures
     }
     assert claims == MODULES
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES.values())))
+def test_the_table_says_what_each_takes(module: str) -> None:
+    family = import_module(f"sensorium.families.{module}").FAMILY
+    assert ("text", *MEDIA.get(module, ())) == family.modalities
+
+
+def test_what_a_checkpoint_takes_is_known_without_its_family() -> None:
+    code = (
+        "import sys; from sensorium.families import media; "
+        "assert media({'architectures': ['MiniCPMV'], 'version': 2.6}) == ('image', 'video'); "
+        "assert media({'architectures': ['LlamaForCausalLM']}) == (); assert media({}) is None; "
+        "sys.exit(int(bool({'torch', 'numpy', 'sensorium.families.family'} & set(sys.modules))))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("layout", ["hub", "saved"])

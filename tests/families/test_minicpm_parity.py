@@ -13,11 +13,12 @@ import torch
 from sensorium.engine.engine import Engine, EngineLimits
 from sensorium.engine.sequence import Prompt, Sequence
 from sensorium.errors import ConfigurationError
-from sensorium.families.family import EncoderInput, MediaSpan
+from sensorium.families.family import EncoderInput, Frames, MediaSpan
 from sensorium.model.encoders.navit import buckets
 from sensorium.types import SamplingParams
 from tests.families.conftest import image_processor, read_checkpoint, read_config
 from tests.families.minicpm_reference import reference
+from tests.families.parity import Claim, Parity
 from tests.families.test_encoders import encoder_weights, run
 from tests.families.test_minicpm_image import picture
 from tests.families.test_parity import CPU, load, our_logits
@@ -26,6 +27,7 @@ from tests.minicpm_checkpoints import VERSIONS, make_minicpm
 # (height, width): one slice of each shape; grids in both directions; threads; slices and overview of unequal length.
 SIZES = [(448, 448), (30, 20), (300, 500), (900, 700), (500, 1400), (40, 1500), (1500, 40), (635, 634)]
 NUM_OUTPUT = 6
+AUTHORS = "the authors' composition (`minicpm_reference.py`) and processor (`minicpm_golden.json`)"
 
 
 @pytest.fixture(scope="session")
@@ -75,14 +77,33 @@ def test_features_equal_the_authors(version: str, minicpm: Callable[[str], Path]
 
 @pytest.mark.parametrize("num_images", [0, 1, 3])
 @pytest.mark.parametrize("version", VERSIONS)
-def test_logits_equal_the_authors(version: str, num_images: int, minicpm: Callable[[str], Path]) -> None:
+def test_logits_equal_the_authors(
+    version: str, num_images: int, minicpm: Callable[[str], Path], parity: Parity
+) -> None:
     path = minicpm(version)
     _, decoder, encoders = load(path)
     items = pictures(path, [(300, 500), (700, 640), (90, 60)][:num_images], most=2)
     prompt = prompt_with(path, items)
     wanted = reference(path).logits(prompt.token_ids, prompt.spans, items)
     assert wanted.std() > 0.5
-    torch.testing.assert_close(our_logits(decoder, encoders, prompt), wanted, atol=1e-4, rtol=0)
+    claim: Claim = "text" if not num_images else "image" if num_images == 1 else "several"
+    name = f"minicpm_v_{version.replace('.', '_')}"
+    parity.close(name, claim, our_logits(decoder, encoders, prompt), wanted, reference=AUTHORS)
+    parity.holds(name, "layout")
+
+
+@pytest.mark.parametrize("version", ["2.6", "4.0"])
+def test_logits_of_a_video_equal_the_authors(version: str, minicpm: Callable[[str], Path], parity: Parity) -> None:
+    """Its frames are pictures right behind each other, as in the authors' script."""
+    path = minicpm(version)
+    family, decoder, encoders = load(path)
+    frames = np.stack([picture(60, 90, seed) for seed in range(3)])
+    item = family.media["video"].processor(read_checkpoint(path))(Frames(frames, (0.0, 1.0, 2.0)), {})
+    token_ids = [5, 6, *item.layout.token_ids, 7, 8, 9]
+    prompt = Prompt(token_ids, (MediaSpan(2, b"video", item.layout),), (item,))
+    wanted = reference(path).logits(token_ids, prompt.spans, [item])
+    name = f"minicpm_v_{version.replace('.', '_')}"
+    parity.close(name, "video", our_logits(decoder, encoders, prompt), wanted, reference=AUTHORS)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -91,11 +91,12 @@ def test_resizing_is_what_torchvision_calls() -> None:
 
 def test_options_bound_the_size() -> None:
     processor = read({"min_pixels": 3136, "max_pixels": 200704})
-    assert processor.layout(2000, 2000, {}) == Layout((1, 32, 32), 256)
-    assert processor.layout(2000, 2000, {"max_pixels": 112 * 112}) == Layout((1, 8, 8), 16)
-    assert processor.layout(2000, 2000, {"size": {"longest_edge": 112 * 112}}) == Layout((1, 8, 8), 16)
-    assert processor.layout(56, 56, {"min_pixels": 112 * 112}) == Layout((1, 8, 8), 16)
-    assert processor.layout(2000, 2000, {"max_pixels": 784}) == Layout((1, 2, 2), 1)  # under the checkpoint's floor
+    assert processor.layout(2000, 2000, {}) == Layout((1, 32, 32), 256, size=(448, 448))
+    assert processor.layout(2000, 2000, {"max_pixels": 112 * 112}) == Layout((1, 8, 8), 16, size=(112, 112))
+    assert processor.layout(2000, 2000, {"size": {"longest_edge": 112 * 112}}) == Layout((1, 8, 8), 16, size=(112, 112))
+    assert processor.layout(56, 56, {"min_pixels": 112 * 112}) == Layout((1, 8, 8), 16, size=(112, 112))
+    below = processor.layout(2000, 2000, {"max_pixels": 784})  # the checkpoint's floor
+    assert below == Layout((1, 2, 2), 1, size=(28, 28))
     assert processor(picture(200, 200), {"max_pixels": 112 * 112}).tensors["pixel_values"].shape == (64, 1176)
 
 

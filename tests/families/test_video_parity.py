@@ -21,6 +21,7 @@ from sensorium.types import MediaItem, MediaSlot, Message, Modality, Request, Sa
 from sensorium.worker.prompting import PromptBuilder
 from tests.checkpoints import GRID_FAMILIES, VOCAB_SIZE
 from tests.families.conftest import Checkpoint, read_checkpoint
+from tests.families.parity import Parity
 from tests.families.test_parity import load, our_logits
 from tests.families.test_qwen_image import picture
 from tests.families.test_qwen_video import clip
@@ -121,15 +122,16 @@ def placed(prompt: Prompt, num_tokens: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("parts", PROMPTS.values(), ids=PROMPTS)
 @pytest.mark.parametrize("name", GRID_FAMILIES)
-def test_logits_equal_transformers(name: str, parts: list[tuple[int, int, int] | None], checkpoint: Checkpoint) -> None:
+def test_logits_equal_transformers(
+    name: str, parts: list[tuple[int, int, int] | None], checkpoint: Checkpoint, parity: Parity
+) -> None:
     path = checkpoint(name)
     _, decoder, encoders = load(path)
     prompt, inputs = build(path, parts)
     wanted = reference_logits(path, inputs, placed(prompt, len(prompt.token_ids)))
     assert wanted.std() > 0.5
     found = our_logits(decoder, encoders, prompt)
-    print(f"{name} {parts}: {(found - wanted).abs().max():.1e}")
-    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
+    parity.close(name, "video" if len(parts) == 1 else "several", found, wanted)
 
 
 @pytest.mark.parametrize("name", GRID_FAMILIES)

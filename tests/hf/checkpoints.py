@@ -9,7 +9,15 @@ from typing import Any
 import torch
 import transformers
 from tokenizers import Tokenizer
-from transformers import Gemma2Config, Gemma3Config, GPTNeoXConfig, Idefics3Config
+from transformers import (
+    Gemma2Config,
+    Gemma3Config,
+    GlmAsrConfig,
+    GPTNeoXConfig,
+    Idefics3Config,
+    LlavaOnevisionConfig,
+    SmolVLMConfig,
+)
 
 from tests.checkpoint_text import CHAT_TEMPLATES, build_tokenizer
 
@@ -20,6 +28,13 @@ IDEFICS_TEMPLATE = (
     "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
     "{% if c['type'] == 'text' %}{{ c['text'] }}{% elif c['type'] == 'image' %}<image>{% endif %}"
     "{% endfor %}{% endif %}<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+SMOLVLM_TEMPLATE = (
+    "<|begin_of_text|>{% for message in messages %}{{message['role'] | capitalize}}"
+    "{% if message['content'][0]['type'] == 'image' %}{{':'}}{% else %}{{': '}}{% endif %}"
+    "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{line['text']}}"
+    "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 _TEXT: dict[str, Any] = {
     "hidden_size": 32,
@@ -78,6 +93,33 @@ def idefics3(path: Path) -> Path:
     return path
 
 
+def smolvlm(path: Path, longest: int = 96) -> Path:
+    """Idefics 3's younger sibling, which is native: pictures are scaled to `longest` pixels and cut into 32 by 32."""
+    tokenizer = Tokenizer.from_str(build_tokenizer("llama").to_str())
+    tokenizer.add_special_tokens([*IMAGE_TOKENS, *ROWS])
+    ids = _ids(tokenizer, "<end_of_utterance>")
+    config = SmolVLMConfig(
+        text_config={"model_type": "llama", **_TEXT, **ids, "intermediate_size": 48, "num_key_value_heads": 2},
+        vision_config={
+            "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "image_size": 32, "patch_size": 4,
+        },
+        image_token_id=tokenizer.token_to_id("<image>"),
+        scale_factor=4,
+        **ids,
+    )  # fmt: skip
+    _save(transformers.SmolVLMForConditionalGeneration, config, path, tokenizer, SMOLVLM_TEMPLATE)
+    processor = {
+        "image_processor_type": "SmolVLMImageProcessor", "processor_class": "SmolVLMProcessor",
+        "do_convert_rgb": True, "do_image_splitting": True, "do_normalize": True, "do_pad": True, "do_rescale": True,
+        "do_resize": True, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "resample": 1,
+        "rescale_factor": 1 / 255, "size": {"longest_edge": longest}, "max_image_size": {"longest_edge": 32},
+    }  # fmt: skip
+    _write(path / "preprocessor_config.json", processor)
+    _write(path / "processor_config.json", {"processor_class": "SmolVLMProcessor", "image_seq_len": 4})
+    return path
+
+
 def gemma3(path: Path) -> Path:
     """SigLIP and Gemma 3: pictures attend in both directions, which the model learns from token types."""
     tokenizer = Tokenizer.from_str(build_tokenizer("llama").to_str())
@@ -111,6 +153,83 @@ def gemma3(path: Path) -> Path:
     }  # fmt: skip
     _write(path / "preprocessor_config.json", processor)
     _write(path / "processor_config.json", {"processor_class": "Gemma3Processor", "image_seq_length": 4})
+    return path
+
+
+def glm_asr(path: Path) -> Path:
+    """An encoder with rotary positions over Whisper's features, and Llama."""
+    tokenizer = Tokenizer.from_str(build_tokenizer("llama").to_str())
+    tokenizer.add_special_tokens(["<|pad|>", "<|begin_of_audio|>", "<|end_of_audio|>"])
+    ids = _ids(tokenizer)
+    config = GlmAsrConfig(
+        text_config={"model_type": "llama", **_TEXT, **ids, "intermediate_size": 48, "num_key_value_heads": 2},
+        audio_config={
+            "hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "num_mel_bins": 80, "max_position_embeddings": 200,
+        },
+        audio_token_id=tokenizer.token_to_id("<|pad|>"),
+        tie_word_embeddings=False,
+        **ids,
+    )  # fmt: skip
+    template = IDEFICS_TEMPLATE.replace("'image' %}<image>", "'audio' %}<|begin_of_audio|><|pad|><|end_of_audio|>")
+    template = template.replace("<end_of_utterance>", "<|eot_id|>")
+    _save(transformers.GlmAsrForConditionalGeneration, config, path, tokenizer, template)
+    _write(
+        path / "processor_config.json",
+        {
+            "processor_class": "GlmAsrProcessor",
+            "audio_token": "<|pad|>",
+            "max_audio_len": 8,
+            "feature_extractor": {
+                "feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 80, "chunk_length": 4,
+                "sampling_rate": 16000, "hop_length": 160, "n_fft": 400, "return_attention_mask": True,
+            },
+        },
+    )  # fmt: skip
+    return path
+
+
+def llava_onevision(path: Path) -> Path:
+    """SigLIP and Qwen2; pictures in tiles of any arrangement, frames of videos pooled two by two."""
+    tokenizer = Tokenizer.from_str(build_tokenizer("llama").to_str())
+    tokenizer.add_special_tokens(["<image>", "<video>"])
+    ids = _ids(tokenizer)
+    config = LlavaOnevisionConfig(
+        text_config={"model_type": "qwen2", **_TEXT, **ids, "intermediate_size": 48, "num_key_value_heads": 2},
+        vision_config={
+            "model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "image_size": 32, "patch_size": 8, "vision_use_head": False,
+        },
+        image_token_index=tokenizer.token_to_id("<image>"),
+        video_token_index=tokenizer.token_to_id("<video>"),
+        image_grid_pinpoints=[[32, 32], [32, 64], [64, 32]],
+        vision_feature_layer=-1,
+        tie_word_embeddings=False,
+        **ids,
+    )  # fmt: skip
+    template = IDEFICS_TEMPLATE.replace(
+        "<image>{% endif %}", "<image>{% elif c['type'] == 'video' %}<video>{% endif %}"
+    )
+    template = template.replace("<end_of_utterance>", "<|eot_id|>")
+    _save(transformers.LlavaOnevisionForConditionalGeneration, config, path, tokenizer, template)
+    pixels = {
+        "do_convert_rgb": True, "do_normalize": True, "do_rescale": True, "do_resize": True, "resample": 3,
+        "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "size": {"height": 32, "width": 32},
+    }  # fmt: skip
+    _write(
+        path / "processor_config.json",
+        {
+            "processor_class": "LlavaOnevisionProcessor",
+            "num_image_tokens": 16,
+            "vision_feature_select_strategy": "full",
+            "image_processor": pixels
+            | {
+                "image_processor_type": "LlavaOnevisionImageProcessor",
+                "image_grid_pinpoints": [[32, 32], [32, 64], [64, 32]],
+            },
+            "video_processor": pixels | {"video_processor_type": "LlavaOnevisionVideoProcessor"},
+        },
+    )
     return path
 
 

@@ -45,3 +45,16 @@ def generated(path: Path, messages: list[dict[str, Any]], sees: bool) -> tuple[l
         made = model.generate(**inputs, do_sample=False, max_new_tokens=LENGTH, eos_token_id=None, pad_token_id=0)
     prompt = inputs["input_ids"][0].tolist()
     return prompt, made[0, len(prompt) :].tolist()
+
+
+def generated_with(path: Path, messages: list[dict[str, Any]], **media: Any) -> tuple[list[int], list[int]]:
+    """Return the prompt's ids and the greedy tokens by transformers alone; `media` is what its processor takes."""
+    processor = transformers.AutoProcessor.from_pretrained(path)
+    text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    inputs = processor(text=[text], return_tensors="pt", add_special_tokens=False, **media)
+    inputs = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+    model = transformers.AutoModelForMultimodalLM.from_pretrained(path)
+    with torch.no_grad():
+        made = model.generate(**inputs, do_sample=False, max_new_tokens=LENGTH, eos_token_id=None, pad_token_id=0)
+    prompt = inputs["input_ids"][0].tolist()
+    return prompt, made[0, len(prompt) :].tolist()

@@ -6,13 +6,15 @@ from typing import Any
 
 import msgspec
 import pytest
+from openai.types.chat import ChatCompletion
 
 from sensorium.errors import ModelUnavailable, Overloaded, WorkerDied
 from sensorium.protocol import sse
 from sensorium.protocol.chat_answer import ChatAnswer
 from sensorium.protocol.completions_answer import CompletionAnswer
 from sensorium.protocol.logprobs import text_logprobs
-from sensorium.types import Delta, Event, PositionLogprobs, Started, TokenLogprob
+from sensorium.protocol.usage import prompt_details
+from sensorium.types import Delta, Event, MediaUse, PositionLogprobs, Started, TokenLogprob
 
 EVENTS: list[Event] = [
     Started("r", 7),
@@ -51,6 +53,81 @@ def test_the_fold_equals_the_stream(kind: type[ChatAnswer] | type[CompletionAnsw
         "prompt_tokens_details": {"cached_tokens": 4},
     }
     assert data.endswith(sse.DONE)
+
+
+MEDIA = (
+    MediaUse("image", "messages[0].content[0].image_url", 3, 64, (480, 640), (448, 644)),
+    MediaUse("video", "messages[0].content[1].video_url", 70, 32, (90, 120), timestamps=(0.0, 1 / 3, 2.0)),
+    MediaUse("audio", "messages[2].content[0].input_audio", 110, 25, seconds=1.00006),
+    MediaUse("image", "messages[2].content[1].image_url", 140, 16, (30, 40)),
+)
+DETAILS = {
+    "cached_tokens": 4,
+    "audio_tokens": 25,
+    "multimodal_tokens": {"image": 80, "video": 32, "audio": 25},
+    "media": [
+        {
+            "type": "image",
+            "where": "messages[0].content[0].image_url",
+            "tokens": 64,
+            "width": 640,
+            "height": 480,
+            "resized_width": 644,
+            "resized_height": 448,
+        },
+        {
+            "type": "video",
+            "where": "messages[0].content[1].video_url",
+            "tokens": 32,
+            "width": 120,
+            "height": 90,
+            "frames": 3,
+            "timestamps": [0.0, 0.333, 2.0],
+        },
+        {"type": "audio", "where": "messages[2].content[0].input_audio", "tokens": 25, "seconds": 1.0},
+        {"type": "image", "where": "messages[2].content[1].image_url", "tokens": 16, "width": 40, "height": 30},
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", [ChatAnswer, CompletionAnswer])
+def test_media_are_itemised_once(kind: type[ChatAnswer] | type[CompletionAnswer]) -> None:
+    """In one piece, and streamed: the list in the last chunk only, since a stream has many."""
+    events = [Started("r", 156, media=MEDIA), *EVENTS[1:]]
+    folded = kind("i", "m", 1, 2)
+    for event in events:
+        folded.add(event)
+    assert json.loads(msgspec.json.encode(folded.body()))["usage"]["prompt_tokens_details"] == DETAILS
+    streamed = kind("i", "m", 1, 2, include_usage=True, running_usage=True)
+    chunks = events_of(b"".join(streamed.chunk(event) for event in events) + streamed.end())
+    assert chunks[-1]["usage"]["prompt_tokens_details"] == DETAILS
+    for chunk in chunks[:-1]:
+        assert chunk["usage"]["prompt_tokens_details"].keys() == DETAILS.keys() - {"media"}
+
+
+def test_openais_own_model_reads_the_details() -> None:
+    answer = ChatAnswer("i", "m", 1, 2)
+    for event in [Started("r", 156, media=MEDIA), *EVENTS[1:]]:
+        answer.add(event)
+    parsed = ChatCompletion.model_validate_json(msgspec.json.encode(answer.body()), strict=True)
+    assert parsed.usage is not None
+    details = parsed.usage.prompt_tokens_details
+    assert details is not None
+    assert (details.cached_tokens, details.audio_tokens) == (4, 25)
+    assert details.model_extra == {name: DETAILS[name] for name in ("multimodal_tokens", "media")}
+
+
+def test_what_an_engine_cannot_tell_is_left_out() -> None:
+    details = prompt_details(0, [MediaUse("image", "prompt", size=(3, 4))], itemised=True)
+    assert json.loads(msgspec.json.encode(details)) == {
+        "cached_tokens": 0,
+        "media": [{"type": "image", "where": "prompt", "width": 4, "height": 3}],
+    }
+
+
+def test_a_long_video_takes_little_room() -> None:
+    video = MediaUse("video", "prompt", 0, 9000, (720, 1280), timestamps=tuple(i / 2.9 for i in range(256)))
+    assert len(msgspec.json.encode(prompt_details(0, [video], itemised=True))) < 2500
 
 
 @pytest.mark.parametrize("kind", [ChatAnswer, CompletionAnswer])

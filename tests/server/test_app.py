@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import textwrap
+from typing import Any
 
 import httpx
 import openai
@@ -14,6 +15,7 @@ from starlette.routing import Route
 
 from sensorium.server.app import create_app
 from sensorium.settings import ServerSettings
+from sensorium.types import Outlook
 from tests.fakes import EchoModel, FakePool, fetch_data
 from tests.server.serving import Served, served
 
@@ -95,8 +97,51 @@ def test_cards(server: Served) -> None:
     assert card == httpx.get(server.url + "/v1/models/echo").json()
     assert (card["object"], card["owned_by"], card["root"]) == ("model", "sensorium", "/models/echo")
     assert (card["max_model_len"], card["is_chat"], card["is_multimodal"]) == (4096, True, True)
-    assert card["modalities"] == ["text", "image"]
+    assert (card["input_modalities"], card["output_modalities"]) == (["text", "image"], ["text"])
+    assert (card["loaded"], card["engine"], card["limit_mm_per_prompt"]) == (True, "native", {})
+    assert card["media"] == {
+        "image": {
+            "refused_above": {"bytes": 20 << 20, "pixels": 64_000_000, "aspect_ratio": 200},
+            "reduced_to": {},
+        }
+    }
     assert httpx.get(server.url + "/v1/models/none/such").status_code == 404
+
+
+def test_cards_of_models_that_are_not_loaded() -> None:
+    names = ("sees", "reads", "unknown")
+    with served(models={name: EchoModel() for name in names}) as server:
+        server.pool.outlooks = {
+            "sees": Outlook("/models/sees", 8192, ("video", "audio"), {"video": 1}),
+            "reads": Outlook("/models/reads", 100, ()),
+            "unknown": Outlook(),
+        }
+        sees, reads, unknown = (server.openai.models.retrieve(name).to_dict() for name in names)
+        assert [card["is_multimodal"] for card in (sees, reads, unknown)] == [True, False, True]
+        assert [card["max_model_len"] for card in (sees, reads, unknown)] == [8192, 100, None]
+        assert [card["root"] for card in (sees, reads, unknown)] == ["/models/sees", "/models/reads", "unknown"]
+        assert unknown["input_modalities"] is unknown["media"] is unknown["engine"] is None
+        assert (reads["input_modalities"], reads["media"]) == (["text"], {})
+        assert sees["input_modalities"] == ["text", "video", "audio"]
+        assert sees["limit_mm_per_prompt"] == {"video": 1}
+        media: Any = sees["media"]
+        assert media["audio"] == {"refused_above": {"bytes": 25 << 20, "seconds": 600.0}, "reduced_to": None}
+        assert media["video"]["refused_above"]["seconds"] == 3600.0
+        assert [card.id for card in server.openai.models.list()] == list(names)
+        for card in (sees, reads, unknown):
+            # What swift's client insists on.
+            assert {name: type(card[name]) for name in SWIFT} == SWIFT
+
+
+SWIFT = {"id": str, "is_chat": bool, "is_multimodal": bool, "object": str, "created": int, "owned_by": str}
+
+
+def test_a_loaded_model_tells_what_it_makes_smaller() -> None:
+    bounds = {"video": {"max_frames": 40, "max_pixels": 602112}, "audio": {"max_seconds": 30.0}}
+    with served(model=EchoModel(modalities=("text", "video", "audio"), media_bounds=bounds)) as server:
+        media = httpx.get(server.url + "/v1/models/echo").json()["media"]
+    assert media["video"]["reduced_to"] == bounds["video"]
+    assert media["audio"] == {"refused_above": {"bytes": 25 << 20, "seconds": 30.0}, "reduced_to": {}}
 
 
 def test_names_may_hold_slashes() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,7 @@ from sensorium.media.decode import Decoder
 from sensorium.media.decoded import Audio, Video
 from sensorium.media.sampling import Sampling
 from sensorium.settings import MediaLimits
-from sensorium.types import MediaItem, MediaOptions, Modality
+from sensorium.types import MediaItem, MediaOptions, MediaUse, Modality
 from sensorium.worker.preparing import MediaPreparer
 
 
@@ -101,6 +102,39 @@ def test_what_is_cached_is_not_decoded_again() -> None:
     others = [prepare(made, "video", fps=1.0), prepare(made, "video", MediaOptions(start=1.0)), prepare(made, "audio")]
     assert len({key, *others}) == 4
     assert made.num_decoded == 4
+
+
+def test_what_a_request_holds_twice_is_decoded_once() -> None:
+    made = preparer(Recorder())
+    items = [MediaItem(kind, data, f"messages[{n}]") for n, (kind, data) in enumerate(TWICE)]
+    found = made.prepare_all(items, "", made.merged({}), {}, False)
+    assert (made.num_decoded, made.num_reused) == (3, 2)
+    assert [one.key for one in found] == [found[0].key, found[1].key, found[0].key, found[3].key, found[1].key]
+    assert found[2].input is found[0].input is not None  # the engine may need it for either place
+    assert [one.use.where for one in found] == [item.where for item in items]
+
+
+TWICE: list[tuple[Modality, bytes]] = [
+    ("video", b"a"),
+    ("audio", b"a"),
+    ("video", b"a"),
+    ("video", b"b"),
+    ("audio", b"a"),
+]
+
+
+def test_what_became_of_an_item_is_told_also_where_it_was_cached() -> None:
+    cache = EncoderCache(1 << 16)
+    made = preparer(Recorder(), cache)
+    for kind, wanted in (
+        ("video", MediaUse("video", "", size=(2, 2), timestamps=(0.0, 1.0, 2.0, 3.0))),
+        ("audio", MediaUse("audio", "", seconds=5 / 8000)),
+    ):
+        for where in ("messages[0]", "messages[2]"):
+            found = made.prepare(MediaItem(kind, b"bytes", where), "", made.merged({}), {}, False)  # type: ignore[arg-type]
+            assert found.use == msgspec.structs.replace(wanted, where=where)
+            assert (found.input is None) == (where == "messages[2]")
+            cache.put(found.key, torch.zeros(3, 1))
 
 
 def test_what_cannot_be_is_named() -> None:

@@ -30,6 +30,7 @@ class EncoderRunner:
         self._max_patches = max_patches
         self._job: Iterator[list[torch.Tensor] | None] | None = None
         self._keys: list[bytes] = []
+        self.num_encoded = 0
 
     @property
     def busy(self) -> bool:
@@ -65,6 +66,7 @@ class EncoderRunner:
                 for key, features in zip(self._keys, result, strict=True):
                     self.cache.put(key, features)
                 self._job = None
+                self.num_encoded += len(self._keys)
             elif max_s is not None:
                 if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
                     torch.cuda.synchronize()  # launched is not done

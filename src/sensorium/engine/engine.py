@@ -95,6 +95,11 @@ class Engine:
             self.encoder_cache.unpin(span.key)
 
     @property
+    def num_encoded(self) -> int:
+        """Media items that an encoder has been run for."""
+        return self._encoding.num_encoded if self._encoding is not None else 0
+
+    @property
     def has_work(self) -> bool:
         """Whether `step` would do anything."""
         return bool(self.scheduler.running or self.scheduler.waiting or (self._encoding and self._encoding.busy))

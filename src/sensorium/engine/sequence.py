@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sensorium.families.family import EncoderInput, MediaSpan
-from sensorium.types import FinishReason, SamplingParams
+from sensorium.types import FinishReason, MediaUse, SamplingParams
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Prompt:
         positions: (3, len(token_ids)) int64 for M-RoPE, None for 1-d positions.
         position_delta: token i behind the prompt has position i + position_delta.
         cache_salt: prompts with different salts share no blocks.
+        media: what became of the request's media items; for the one who asks, not for the engine.
     """
 
     token_ids: list[int]
@@ -32,6 +33,7 @@ class Prompt:
     positions: npt.NDArray[np.int64] | None = None
     position_delta: int = 0
     cache_salt: str = ""
+    media: tuple[MediaUse, ...] = ()
 
 
 @dataclass(eq=False)

@@ -2,15 +2,20 @@
 
 Where one architecture is several families, a key of config.json that tells them apart stands behind it: MiniCPM's
 `version`, LLaVA's `mm_projector_type`, the parts that only some of the first Qwens have. A new family is one module
-with a `FAMILY` constant, its rows here, and a row in the tests.
+with a `FAMILY` constant, its rows here, and a row in the tests. Importing this imports no family, so the gateway can
+ask what a checkpoint takes before any worker has loaded it.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from sensorium.errors import ConfigurationError
-from sensorium.families.family import Config, Family
+
+if TYPE_CHECKING:
+    from sensorium.families.family import Config, Family
+    from sensorium.types import Modality
 
 _TELLING = ("version", "mm_projector_type")  # keys whose values tell them apart
 _PARTS = {"QWenLMHeadModel": ("visual", "audio")}  # keys that only some have
@@ -22,6 +27,7 @@ MODULES = {
     "LlavaForConditionalGeneration": "llava",
     "LlavaLlamaForCausalLM mlp2x_gelu": "llava_llama",
     "LlavaLlamaForCausalLM mlp2x_gelu_Norm": "yi_vl",
+    "SmolVLMForConditionalGeneration": "smolvlm",
     "InternVLForConditionalGeneration": "internvl",
     "InternVLChatModel": "internvl_chat",
     "MiniCPMV 2.5": "minicpm_v_2_5",
@@ -34,6 +40,29 @@ MODULES = {
     "LlamaForCausalLM": "llama",
     "MistralForCausalLM": "llama",
 }
+
+MEDIA: dict[str, tuple[Modality, ...]] = {  # by module: what it takes beside text
+    "qwen2_vl": ("image", "video"),
+    "qwen2_5_vl": ("image", "video"),
+    "qwen3_vl": ("image", "video"),
+    "qwen2_audio": ("audio",),
+    "llava": ("image",),
+    "llava_llama": ("image",),
+    "yi_vl": ("image",),
+    "qwen_vl": ("image",),
+    "smolvlm": ("image",),
+    "internvl": ("image", "video"),
+    "internvl_chat": ("image", "video"),
+    "minicpm_v_2_5": ("image",),
+    "minicpm_v_2_6": ("image", "video"),
+    "minicpm_v_4_0": ("image", "video"),
+}
+
+
+def media(config: Config) -> tuple[Modality, ...] | None:
+    """Return what the checkpoint with this config.json takes beside text; None where no family serves it."""
+    module = MODULES.get(_name(config))
+    return None if module is None else MEDIA.get(module, ())
 
 
 def serves(config: Config) -> bool:

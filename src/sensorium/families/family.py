@@ -127,6 +127,10 @@ class AudioProcessor(Processor, Protocol):
     def rate(self) -> int:
         """Samples per second."""
 
+    @property
+    def max_seconds(self) -> float:
+        """The longest clip a call takes."""
+
 
 class Encoder(Protocol):
     """A vision or audio tower. Its parameters are named as `Family.rename` names them, without the prefix."""

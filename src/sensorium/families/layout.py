@@ -24,6 +24,7 @@ class Layout:
         runs: where slots lie within the item, in order; they sum to `num_slots`.
         interval: positions on the time axis from one of the grid's frames to the next.
         times: of a video, seconds of the frames it was made of.
+        size: pixels (height, width) that the picture, or each frame, was resized to as a whole; None: it was cut.
     """
 
     grid: Grid
@@ -32,6 +33,7 @@ class Layout:
     runs: tuple[Run, ...] = ()
     interval: float = 1.0
     times: tuple[float, ...] = ()
+    size: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, token_ids: Sequence[int], slot_id: int, grid: Grid = (0, 0, 0)) -> Layout:

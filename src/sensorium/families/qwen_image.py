@@ -103,7 +103,7 @@ class QwenImageProcessor:
         low, high = self.bounds(options)
         new_height, new_width = smart_resize(height, width, self.patch_size * self.merge_size, low, high)
         rows, columns = new_height // self.patch_size, new_width // self.patch_size
-        return Layout((1, rows, columns), rows * columns // self.merge_size**2)
+        return Layout((1, rows, columns), rows * columns // self.merge_size**2, size=(new_height, new_width))
 
     def __call__(self, image: npt.NDArray[np.uint8], options: Mapping[str, Any], /) -> EncoderInput:
         """Turn (height, width, 3) RGB into (rows * columns, 3 * frames * patch_size^2) patches in merge order."""

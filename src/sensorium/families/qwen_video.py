@@ -99,7 +99,8 @@ class QwenVideoProcessor:
         if new_height * new_width > fitting:
             new_height, new_width = smart_resize(height, width, self._factor, 1, fitting)
         rows, columns = new_height // self.frame.patch_size, new_width // self.frame.patch_size
-        return Layout((pairs, rows, columns), pairs * rows * columns // self.frame.merge_size**2)
+        slots = pairs * rows * columns // self.frame.merge_size**2
+        return Layout((pairs, rows, columns), slots, size=(new_height, new_width))
 
     def __call__(self, video: Frames, options: Mapping[str, Any], /) -> EncoderInput:
         """Turn frames into (pairs * rows * columns, 3 * 2 * patch_size^2) patches, pair by pair in merge order."""
@@ -162,7 +163,7 @@ class QwenVideoProcessor:
         if self.stamps is not None:
             middles = [(times[i] + times[i + group - 1]) / 2 for i in range(0, len(times), group)]
             tokens = self.stamps.tokens(middles, layout.num_slots // pairs)
-            return Layout.of(tokens, self.stamps.slot_id, layout.grid)
+            return replace(Layout.of(tokens, self.stamps.slot_id, layout.grid), size=layout.size)
         if self.time_unit is None or not fps:
             return layout
         return replace(layout, interval=float(np.float32(self.time_unit) * np.float32(group / fps)))

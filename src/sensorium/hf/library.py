@@ -34,8 +34,8 @@ def architecture(config: Mapping[str, Any]) -> str:
     return str(found[0])
 
 
-def takes_pictures(config: Mapping[str, Any]) -> bool:
-    """Whether the library has this architecture, and has it as one that sees.
+def takes_media(config: Mapping[str, Any]) -> bool:
+    """Whether the library has this architecture, and has it as one that sees or hears.
 
     Raises:
         ConfigurationError: the library is not installed, or cannot serve this architecture.
@@ -44,13 +44,13 @@ def takes_pictures(config: Mapping[str, Any]) -> bool:
     from transformers.models.auto import modeling_auto
 
     name = architecture(config)
-    if name in _names(modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES):
+    if name in _names(modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES):
         return True
     if name in _names(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
         return False
     own = " The checkpoint brings code of its own for it, which never runs here." if config.get("auto_map") else ""
     raise ConfigurationError(
-        f"Architecture {name!r} is neither a native family nor a text or image-and-text model of transformers "
+        f"Architecture {name!r} is neither a native family nor a text or multimodal model of transformers "
         f"{library.__version__}.{own} If a newer transformers has it, upgrade that."
     )
 
@@ -65,7 +65,7 @@ def load_model(path: Path, config: Mapping[str, Any], dtype: torch.dtype, device
     """
     library = _library()
     _refuse_kernels(config)
-    auto = library.AutoModelForImageTextToText if takes_pictures(config) else library.AutoModelForCausalLM
+    auto = library.AutoModelForMultimodalLM if takes_media(config) else library.AutoModelForCausalLM
 
     def load() -> Any:
         return auto.from_pretrained(str(path), dtype=dtype, output_loading_info=True, weights_only=True, **_HERE)
@@ -86,16 +86,17 @@ def load_model(path: Path, config: Mapping[str, Any], dtype: torch.dtype, device
 
 
 def load_processor(path: Path, config: Mapping[str, Any]) -> Any:
-    """Return what turns text and pictures into the model's inputs: the checkpoint's own processor.
+    """Return what turns text and media into the model's inputs: the checkpoint's own processor.
 
     Raises:
-        ConfigurationError: it cannot be loaded, or takes no pictures.
+        ConfigurationError: it cannot be loaded, or takes no media.
     """
     library = _library()
     processor = _tried("processor", path, config, lambda: library.AutoProcessor.from_pretrained(str(path), **_HERE))
-    if getattr(processor, "image_processor", None) is None or getattr(processor, "tokenizer", None) is None:
+    has = {name for name in ("image_processor", "video_processor", "feature_extractor") if hasattr(processor, name)}
+    if not has or getattr(processor, "tokenizer", None) is None:
         raise ConfigurationError(
-            f"{path} has no processor for pictures (preprocessor_config.json), which {architecture(config)} needs."
+            f"{path} has no processor for media (preprocessor_config.json), which {architecture(config)} needs."
         )
     return processor
 

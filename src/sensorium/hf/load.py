@@ -12,10 +12,11 @@ import torch
 from sensorium.errors import ConfigurationError, SensoriumError
 from sensorium.hf.context import context_length
 from sensorium.hf.engine import OneByOne
-from sensorium.hf.library import load_model, load_processor, load_tokenizer, takes_pictures
-from sensorium.hf.pictures import PictureProcessor
+from sensorium.hf.library import load_model, load_processor, load_tokenizer, takes_media
+from sensorium.hf.processor import PARTS, LibraryProcessor
 from sensorium.hf.prompting import LibraryPromptBuilder, find_placeholder
 from sensorium.media.decode import Decoder as MediaDecoder
+from sensorium.media.options import VIDEO_KWARGS
 from sensorium.model.weights import pick_dtype
 from sensorium.prompt.template import ChatTemplate
 from sensorium.registry.hub import resolve
@@ -47,11 +48,10 @@ class LibraryModel(LoadedModel):
         started = time.monotonic()
         path = resolve(settings.model, settings.revision, on_progress)
         config = read_json(path / "config.json")
-        if settings.mm_processor_kwargs:
-            names = ", ".join(sorted(settings.mm_processor_kwargs))
+        if names := ", ".join(sorted(settings.mm_processor_kwargs.keys() - set(VIDEO_KWARGS))):
             raise ConfigurationError(f"{names} cannot be set with the engine transformers; leave them out.")
         on_progress("importing transformers", 0.0)
-        sees = takes_pictures(config)
+        multimodal = takes_media(config)
         device = pick_device(settings.device)
         dtype = pick_dtype(settings.dtype, config, device)
         num_threads = settings.num_threads or len(os.sched_getaffinity(0))
@@ -59,19 +59,28 @@ class LibraryModel(LoadedModel):
         on_progress("loading weights", 0.0)
         model = load_model(path, config, dtype, device)
         on_progress("loading weights", 1.0)
-        processor = load_processor(path, config) if sees else None
+        processor = load_processor(path, config) if multimodal else None
         tokenizer = load_tokenizer(path, config, processor)
         template = ChatTemplate.load(path, settings.chat_template, tokenizer)
         max_model_len = context_length(settings, model.config, dtype, device)
-        media_decoder = MediaDecoder(settings.media) if sees else None
+        media_decoder = MediaDecoder(settings.media) if multimodal else None
+        # Before it is wrapped, which changes its tokenizer.
+        placeholders: dict[str, str] = {
+            kind: find_placeholder(processor, tokenizer, template, kind)
+            for kind, part in PARTS.items()
+            if getattr(processor, part, None) is not None
+        }
+        wrapped = LibraryProcessor(processor) if processor is not None else None
         builder = LibraryPromptBuilder(
             tokenizer,
             template,
-            PictureProcessor(processor) if processor is not None else None,
+            wrapped,
             media_decoder,
-            placeholder=find_placeholder(processor, tokenizer, template) if processor is not None else "",
+            placeholders=placeholders,
             vocab_size=model.get_input_embeddings().weight.shape[0],
             max_model_len=max_model_len,
+            media_limits=settings.media,
+            video_options=settings.mm_processor_kwargs,
         )
         generation = read_json(path / "generation_config.json", missing={})
         info = ModelInfo(
@@ -79,7 +88,7 @@ class LibraryModel(LoadedModel):
             family=str(config.get("model_type") or config["architectures"][0]),
             path=str(path),
             max_model_len=max_model_len,
-            modalities=("text", "image") if sees else ("text",),
+            modalities=("text", *placeholders),
             default_sampling=default_sampling(generation),
             dtype=str(dtype).removeprefix("torch."),
             device=str(device),
@@ -88,9 +97,11 @@ class LibraryModel(LoadedModel):
             load_s=time.monotonic() - started,
             engine="transformers",
             limit_mm_per_prompt=settings.limit_mm_per_prompt,
+            media_bounds={"audio": {"max_seconds": wrapped.max_seconds}} if wrapped and wrapped.max_seconds else {},
         )
         if media_decoder is not None:
-            media_decoder.start()  # a process: only now that nothing else can fail
+            # Processes: only now that nothing else can fail. That for videos starts with the first one.
+            media_decoder.start([kind for kind in placeholders if kind != "video"])
         engine = OneByOne(model)
         eos = eos_token_ids(generation, config, tokenizer)
         counters = functools.partial(_counters, engine, builder)

@@ -6,7 +6,8 @@ import msgspec
 
 from sensorium.protocol import sse
 from sensorium.protocol.logprobs import ChatLogprobs, chat_logprobs
-from sensorium.protocol.tally import ChoiceSoFar, Tally, Usage
+from sensorium.protocol.tally import ChoiceSoFar, Tally
+from sensorium.protocol.usage import Usage
 from sensorium.types import Event, FinishReason, Started
 
 
@@ -134,5 +135,5 @@ class ChatAnswer:
 
     def _encode(self, choices: list[ChunkChoice], usage: Usage | None = None) -> bytes:
         if usage is None and self._running_usage:
-            usage = self.tally.usage()
+            usage = self.tally.usage(itemised=False)  # the list once, at the end, not with every token
         return sse.event(Chunk(self.id, "chat.completion.chunk", self._created, self.model, choices, usage))

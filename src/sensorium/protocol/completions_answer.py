@@ -6,7 +6,8 @@ import msgspec
 
 from sensorium.protocol import sse
 from sensorium.protocol.logprobs import TextLogprobs, text_logprobs
-from sensorium.protocol.tally import ChoiceSoFar, Tally, Usage
+from sensorium.protocol.tally import ChoiceSoFar, Tally
+from sensorium.protocol.usage import Usage
 from sensorium.types import Event, FinishReason, Started
 
 
@@ -65,7 +66,7 @@ class CompletionAnswer:
             logprobs = text_logprobs(event.logprobs, state.offset)
             state.offset += sum(len(token) for token in logprobs.tokens)
         choice = TextChoice(event.index, event.text, logprobs, event.finish_reason, event.stop_reason)
-        return sse.event(self._completion([choice], self.tally.usage() if self._running_usage else None))
+        return sse.event(self._completion([choice], self.tally.usage(itemised=False) if self._running_usage else None))
 
     def end(self) -> bytes:
         """Return the usage chunk where asked for, and [DONE]."""

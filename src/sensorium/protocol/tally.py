@@ -2,25 +2,9 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from sensorium.errors import ModelUnavailable, WorkerDied
-from sensorium.types import Delta, Event, FinishReason, PositionLogprobs, Started
-
-
-class PromptDetails(msgspec.Struct):
-    """OpenAI's `prompt_tokens_details`."""
-
-    cached_tokens: int = 0
-
-
-class Usage(msgspec.Struct):
-    """OpenAI's `usage`."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptDetails
+from sensorium.protocol.usage import Usage, prompt_details
+from sensorium.types import Delta, Event, FinishReason, MediaUse, PositionLogprobs, Started
 
 
 class ChoiceSoFar:
@@ -53,6 +37,7 @@ class Tally:
         self.prompt_tokens = 0
         self.completion_tokens = 0
         self._cached = [0] * num_prompts
+        self._media: list[MediaUse] = []
 
     def add(self, event: Event) -> None:
         """Count `event`.
@@ -62,6 +47,7 @@ class Tally:
         """
         if isinstance(event, Started):
             self.prompt_tokens += event.num_prompt_tokens
+            self._media += event.media
             return
         self.completion_tokens += len(event.token_ids)
         if event.num_cached_tokens:
@@ -77,11 +63,11 @@ class Tally:
         if self.unfinished:
             raise WorkerDied("The model's process ended before the answer was finished; send the request again.")
 
-    def usage(self) -> Usage:
-        """Return the counts in OpenAI's form."""
+    def usage(self, itemised: bool = True) -> Usage:
+        """Return the counts in OpenAI's form; `itemised`: with a list of the media items."""
         return Usage(
             self.prompt_tokens,
             self.completion_tokens,
             self.prompt_tokens + self.completion_tokens,
-            PromptDetails(sum(self._cached)),
+            prompt_details(sum(self._cached), self._media, itemised),
         )

@@ -58,7 +58,7 @@ def download(repo_id: str, revision: str | None, on_progress: Progress) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
     cache = settings.home() / "hub"
-    cached = _cached(repo_id, revision, cache)
+    cached = snapshot(repo_id, revision)
     if cached is not None and not missing(cached):
         on_progress("download", 1.0)
         return cached
@@ -92,9 +92,9 @@ def download(repo_id: str, revision: str | None, on_progress: Progress) -> Path:
     return Path(folder)
 
 
-def _cached(repo_id: str, revision: str | None, cache: Path) -> Path | None:
-    """Return the snapshot folder of `revision` in the cache, complete or not."""
-    repo = cache / f"models--{repo_id.replace('/', '--')}"
+def snapshot(repo_id: str, revision: str | None) -> Path | None:
+    """Return the folder of `revision` in the cache, complete or not; asks nobody."""
+    repo = settings.home() / "hub" / f"models--{repo_id.replace('/', '--')}"
     ref = repo / "refs" / (revision or "main")
     commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else revision
     folder = repo / "snapshots" / commit if commit else None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sensorium.errors import ConfigurationError
-from sensorium.registry.download import Progress, download
+from sensorium.registry.download import Progress, download, snapshot
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,6 +37,16 @@ def resolve(model: str, revision: str | None = None, on_progress: Progress = lam
     if not _HUB_ID.fullmatch(model):
         raise ConfigurationError(_not_found(model))
     return _checked(download(model, revision, on_progress))
+
+
+def on_this_machine(model: str, revision: str | None = None) -> Path | None:
+    """Return the folder in which `resolve` would find `model` now, complete or not; None: it would have to download."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    if model in BUNDLED:
+        return _bundled(model)
+    return snapshot(model, revision) if _HUB_ID.fullmatch(model) else None
 
 
 def _checked(folder: Path) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from sensorium.types import Event, ModelInfo, Request
+from sensorium.types import Event, ModelInfo, Outlook, Request
 from sensorium.worker.frames import Tokens
 
 
@@ -54,6 +54,10 @@ class Pool(Protocol):
 
     def info(self, name: str) -> ModelInfo | None:
         """Return what the model tells about itself; None while it is not loaded."""
+        ...
+
+    def outlook(self, name: str) -> Outlook:
+        """Return what can be said of a model before it is loaded."""
         ...
 
     def ready(self) -> tuple[bool, str]:

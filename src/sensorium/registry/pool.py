@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from sensorium.errors import ModelNotFound, ModelUnavailable
 from sensorium.registry.slot import Progress, Slot, as_start_error
 from sensorium.settings import EngineSettings
-from sensorium.types import ModelInfo
+from sensorium.types import ModelInfo, Outlook
 from sensorium.worker.handle import WorkerHandle
 from sensorium.worker.launcher import Launcher
 
@@ -75,6 +75,14 @@ class Pool:
             ModelNotFound: no model has this name.
         """
         return self._slot(name).info
+
+    def outlook(self, name: str) -> Outlook:
+        """What can be said of a model before it is loaded.
+
+        Raises:
+            ModelNotFound: no model has this name.
+        """
+        return self._slot(name).outlook()
 
     @asynccontextmanager
     async def lease(self, name: str) -> AsyncGenerator[WorkerHandle, None]:

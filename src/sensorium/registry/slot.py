@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 from sensorium.errors import ConfigurationError, ModelUnavailable, SensoriumError
 from sensorium.registry.circuit import Circuit
+from sensorium.registry.outlook import outlook
 from sensorium.settings import EngineSettings
-from sensorium.types import ModelInfo
+from sensorium.types import ModelInfo, Outlook
 from sensorium.worker.handle import WorkerHandle
 from sensorium.worker.launcher import Launcher
 
@@ -70,6 +71,10 @@ class Slot:
             return self.handle
         # Another caller's loading is never cancelled by ours.
         return await asyncio.shield(self._start())
+
+    def outlook(self) -> Outlook:
+        """What can be said of the model without loading it. Reads a file."""
+        return outlook(self.settings)
 
     def state(self, stalled_after_s: float) -> tuple[bool, str]:
         """Return whether the model answers, and a sentence."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import time
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from sensorium.protocol.completions_answer import CompletionAnswer
 from sensorium.protocol.fields import SamplingFields
 from sensorium.protocol.models import model_card, model_list
 from sensorium.protocol.tokens import DetokenizeBody, TokenizeBody, parse_tokenize
+from sensorium.protocol.usage import media_details
 from sensorium.registry.interface import Pool
 from sensorium.server.answering import Answering
 from sensorium.server.gate import Gate
@@ -30,6 +32,7 @@ from sensorium.server.record import record_of
 from sensorium.server.reply import json_response
 from sensorium.server.telemetry import Metrics
 from sensorium.settings import ServerSettings
+from sensorium.types import ModelInfo, Outlook
 
 Body = TypeVar("Body", bound=pydantic.BaseModel)
 
@@ -93,19 +96,18 @@ async def completions(request: Request) -> Response:
 async def models(request: Request) -> Response:
     """List the served models."""
     gateway = gateway_of(request)
-    cards = [model_card(name, gateway.pool.info(name), gateway.created) for name in gateway.pool.names()]
-    return json_response(model_list(cards))
+    return json_response(model_list([await _card(gateway, name) for name in gateway.pool.names()]))
 
 
 async def model(request: Request) -> Response:
     """Describe one served model."""
     gateway = gateway_of(request)
     name = served_name(request.path_params["model_id"], gateway.pool)
-    return json_response(model_card(name, gateway.pool.info(name), gateway.created))
+    return json_response(await _card(gateway, name))
 
 
 async def tokenize(request: Request) -> Response:
-    """Count and list the tokens of a prompt or a conversation; a picture counts as one, its placeholder."""
+    """Count and list the tokens of a prompt or a conversation, and of each media item in it."""
     gateway = gateway_of(request)
     body = await _body(request, TokenizeBody)
     record = record_of(request.scope)
@@ -114,14 +116,15 @@ async def tokenize(request: Request) -> Response:
     async with gateway.pool.lease(parsed.model) as handle:
         prepared = await way.prepare(parsed, handle, gateway.fetch, gateway.settings.media)
         tokens = await handle.tokenize(prepared)
-        return json_response(
-            {
-                "count": len(tokens.token_ids),
-                "max_model_len": handle.info.max_model_len,
-                "tokens": tokens.token_ids,
-                "token_strs": tokens.token_strings if body.return_token_strs else None,
-            }
-        )
+        answer: dict[str, object] = {
+            "count": len(tokens.token_ids),
+            "max_model_len": handle.info.max_model_len,
+            "tokens": tokens.token_ids,
+            "token_strs": tokens.token_strings if body.return_token_strs else None,
+        }
+        if tokens.media:  # vLLM's shape otherwise
+            answer["media"] = [media_details(use) for use in tokens.media]
+        return json_response(answer)
 
 
 async def detokenize(request: Request) -> Response:
@@ -190,6 +193,13 @@ def served_name(name: str | None, pool: Pool) -> str:
 def _some(names: list[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:5]) or "none"
     return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
+
+
+async def _card(gateway: Gateway, name: str) -> dict[str, object]:
+    known: ModelInfo | Outlook | None = gateway.pool.info(name)
+    if known is None:
+        known = await asyncio.to_thread(gateway.pool.outlook, name)  # reads a file
+    return model_card(name, known, gateway.settings.media, gateway.created)
 
 
 async def _body(request: Request, kind: type[Body]) -> Body:

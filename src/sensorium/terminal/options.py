@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -55,7 +56,10 @@ _SERVE = (
     click.option("--enable-prefix-caching/--no-enable-prefix-caching", default=True, help="Keep computed prompts."),
     click.option("--encoder-cache-memory", type=Bytes(), default=_DEFAULT.encoder_cache_bytes, help="For pictures."),
     click.option(
-        "--limit-mm-per-prompt", type=Limits(), default={}, help='{"image": 5} or image=5; default: no limit.'
+        "--limit-mm-per-prompt",
+        type=Limits(),
+        multiple=True,
+        help='{"image": 5} or image=5,video=2; may be repeated; default: no limit.',
     ),
     click.option("--tensor-parallel-size", type=click.IntRange(1, 1), default=1, hidden=True),
     click.option("--max-image-bytes", type=Bytes(), default=_MEDIA.max_bytes, help="Of the encoded file."),
@@ -104,6 +108,8 @@ def engine_settings(model: str, options: dict[str, Any], name: str = "") -> Engi
         "limit_mm_per_prompt",
     )
     given = {field: options[field] for field in (*common, *serving) if field in options}
+    if "limit_mm_per_prompt" in given:  # of a kind that is named twice, the last counts
+        given["limit_mm_per_prompt"] = functools.reduce(operator.or_, given["limit_mm_per_prompt"], {})
     if options.get("block_size"):
         given["block_size"] = int(options["block_size"])
     if "kv_cache_memory" in options:

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
+from sensorium.settings import media_counts
+
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_MODALITIES = ("image", "video", "audio")
 _SAME_DTYPES = {"half": "float16", "float": "float32"}
 _PROCESSOR = ("min_pixels", "max_pixels", "max_patches", "max_dynamic_patch", "max_slice_nums")
 _FRAMES = ("fps", "num_frames", "max_frames")  # of videos; all but fps are whole numbers
@@ -32,10 +33,7 @@ class Bytes(click.ParamType[int]):
 
 
 class Limits(click.ParamType[dict[str, int]]):
-    """How many media items a request may have: '{"image": 5, "video": 2}' or image=5,video=2.
-
-    vLLM also writes {"video": {"count": 2, "num_frames": 32}}; what is not the count says how it measures memory.
-    """
+    """How many media items a request may have: '{"image": 5, "video": {"count": 2}}' or image=5,video=2."""
 
     name = "limits"
 
@@ -47,15 +45,10 @@ class Limits(click.ParamType[dict[str, int]]):
             limits = _json_object(self, text, param, ctx)
         else:
             limits = dict(pair.partition("=")[::2] for pair in text.split(","))
-        result: dict[str, int] = {}
-        for name, limit in limits.items():
-            limit = limit.get("count") if isinstance(limit, dict) else limit
-            if name.strip() not in _MODALITIES:
-                self.fail(f"{name!r} is no kind of media; kinds are {', '.join(_MODALITIES)}.", param, ctx)
-            if isinstance(limit, bool) or not re.fullmatch(r"\d+", str(limit).strip()):
-                self.fail(f"the limit of {name!r} is {limit!r}; write a whole number, 0 or more.", param, ctx)
-            result[name.strip()] = int(str(limit))
-        return result
+        try:
+            return media_counts(limits)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class ProcessorOptions(click.ParamType[dict[str, float]]):

@@ -12,7 +12,7 @@ import msgspec
 
 from sensorium.errors import ErrorInfo
 from sensorium.settings import EngineSettings
-from sensorium.types import Event, ModelInfo, Request
+from sensorium.types import Event, MediaUse, ModelInfo, Request
 
 
 class Load(msgspec.Struct, frozen=True, tag="load"):
@@ -82,6 +82,7 @@ class Tokens(msgspec.Struct, frozen=True, tag="tokens"):
     token_ids: list[int]
     text: str
     token_strings: list[str] = []
+    media: tuple[MediaUse, ...] = ()
 
 
 class Beat(msgspec.Struct, frozen=True, tag="beat"):

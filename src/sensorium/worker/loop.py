@@ -169,10 +169,8 @@ class EngineLoop:
         self._own(job, first)
         job.num_to_start = job.request.sampling.n - 1
         self._jobs[job.request.id] = job
-        detokenize = job.request.sampling.detokenize
-        self._on_events(
-            [Started(job.request.id, len(job.prompt.token_ids), job.prompt.token_ids, job.text if detokenize else "")]
-        )
+        ids, text = job.prompt.token_ids, job.text if job.request.sampling.detokenize else ""
+        self._on_events([Started(job.request.id, len(ids), ids, text, job.prompt.media)])
 
     def _new_choice(self, job: Job, index: int) -> Choice:
         sampling = job.request.sampling

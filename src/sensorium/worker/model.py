@@ -103,7 +103,7 @@ class LoadedModel:
         """
         prompt, text = self._builder.build(request, bounded=False)
         strings = [self.tokenizer.token_string(token_id) for token_id in prompt.token_ids]
-        return Tokens(request.id, prompt.token_ids, text, strings)
+        return Tokens(request.id, prompt.token_ids, text, strings, prompt.media)
 
     def detokenize(self, token_ids: list[int]) -> Tokens:
         """Turn ids into text, control tokens included.

@@ -112,6 +112,7 @@ class NativeModel(LoadedModel):
             kv_cache_tokens=(plan.limits.num_blocks - 1) * plan.limits.block_size,
             load_s=time.monotonic() - started,
             limit_mm_per_prompt=settings.limit_mm_per_prompt,
+            media_bounds=builder.media.bounds(),
         )
         eos = eos_token_ids(generation, config, tokenizer, family.end_tokens)
         counters = functools.partial(_counters, engine, builder)
@@ -145,6 +146,7 @@ def _counters(engine: Engine, builder: PromptBuilder) -> dict[str, float]:
         "encoder_cache_bytes": engine.encoder_cache.num_bytes,
         "media_decoded": builder.media.num_decoded,
         "media_reused": builder.media.num_reused,
+        "media_encoded": engine.num_encoded,
     }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import msgspec
 
 from sensorium.engine.encoder_cache import EncoderCache
 from sensorium.errors import InvalidRequest, MediaError
@@ -14,9 +16,18 @@ from sensorium.media.key import media_key
 from sensorium.media.options import VIDEO_KWARGS, video_sampling
 from sensorium.media.sampling import Sampling
 from sensorium.settings import MediaLimits
-from sensorium.types import MediaItem
+from sensorium.types import MediaItem, MediaUse
 
 Options = Mapping[str, Mapping[str, Any]]  # by kind of media
+
+
+class Prepared(NamedTuple):
+    """A media item: its key, its layout, what the encoder reads (None: its output is cached), what to tell of it."""
+
+    key: bytes
+    layout: Layout
+    input: EncoderInput | None
+    use: MediaUse
 
 
 class MediaPreparer:
@@ -42,9 +53,22 @@ class MediaPreparer:
         self._frames = {name: options[name] for name in VIDEO_KWARGS if options.get(name) is not None}
         self._options = {name: value for name, value in options.items() if name not in VIDEO_KWARGS}
         self.limits = {kind: processor.limits(self._options) for kind, processor in processors.items()}
-        self._layouts: dict[bytes, Layout] = {}  # by media key
+        self._known: dict[bytes, tuple[Layout, MediaUse]] = {}  # by media key
         self.num_decoded = 0
         self.num_reused = 0
+
+    def bounds(self) -> dict[str, dict[str, float]]:
+        """Return, by kind, what larger items are reduced to, and of sounds `max_seconds`: longer ones are refused."""
+        found: dict[str, dict[str, float]] = {}
+        for kind, processor in self._processors.items():
+            of_kind: dict[str, float] = {n: most for n, most in self.limits[kind].items() if n.startswith("max_")}
+            if kind == "video":
+                most = cast(VideoProcessor, processor).sampling.max_frames
+                of_kind["max_frames"] = min(most, self._media_limits.max_video_frames)
+            if kind == "audio":
+                of_kind["max_seconds"] = cast(AudioProcessor, processor).max_seconds
+            found[kind] = of_kind
+        return found
 
     def merged(self, wanted: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """Return, by kind, the server's processor options, lowered by the request's.
@@ -70,13 +94,27 @@ class MediaPreparer:
             for kind, limits in self.limits.items()
         }
 
+    def prepare_all(
+        self, items: Sequence[MediaItem], salt: str, options: Options, wanted: Mapping[str, Any], force_decode: bool
+    ) -> list[Prepared]:
+        """Return the items of one request, each as `prepare` does; one that is there twice is decoded once."""
+        prepared: dict[bytes, Prepared] = {}
+        return [self.prepare(item, salt, options, wanted, force_decode, prepared) for item in items]
+
     def prepare(
-        self, item: MediaItem, salt: str, options: Options, wanted: Mapping[str, Any], force_decode: bool
-    ) -> tuple[bytes, Layout, EncoderInput | None]:
-        """Return (key, layout, input); no input where the encoder output is cached.
+        self,
+        item: MediaItem,
+        salt: str,
+        options: Options,
+        wanted: Mapping[str, Any],
+        force_decode: bool,
+        at_hand: dict[bytes, Prepared] | None = None,
+    ) -> Prepared:
+        """Return the item as the engine wants it; without its input where the encoder output is cached.
 
         Args:
             options: what `merged` made of `wanted`, the request's.
+            at_hand: what the request holds already, by key; the item is added.
 
         Raises:
             MediaError: the item cannot be used; `param` is its path.
@@ -89,35 +127,60 @@ class MediaPreparer:
             defaults = cast(VideoProcessor, processor).sampling
             sampling = video_sampling(item, defaults, self._media_limits, self._frames, wanted)
         key = media_key(item, salt, processor.fingerprint(), options[item.kind], sampling)
-        known = self._layouts.get(key)
+        if at_hand is not None and (twin := at_hand.get(key)) is not None:
+            self.num_reused += 1
+            return twin._replace(use=msgspec.structs.replace(twin.use, where=item.where))
+        prepared = self._new(key, item, processor, options[item.kind], sampling, force_decode)
+        if at_hand is not None:
+            at_hand[key] = prepared
+        return prepared
+
+    def _new(
+        self,
+        key: bytes,
+        item: MediaItem,
+        processor: Processor,
+        options: Mapping[str, Any],
+        sampling: Sampling | None,
+        force_decode: bool,
+    ) -> Prepared:
+        known = self._known.get(key)
         if known is not None and key in self._cache and not force_decode:
             self.num_reused += 1
-            return key, known, None
-        content = self._decode(item, processor, options[item.kind], sampling)
+            layout, use = known
+            return Prepared(key, layout, None, msgspec.structs.replace(use, where=item.where))
+        content, use = self._decode(item, processor, options, sampling)
         try:
-            encoder_input = processor(content, options[item.kind])
+            encoder_input = processor(content, options)
         except ValueError as error:
             raise MediaError(f"{item.where}: {error}", param=item.where) from None
         self.num_decoded += 1
-        if len(self._layouts) > 4096:
-            self._layouts.clear()  # only a shortcut: what is not known is decoded again
-        self._layouts[key] = encoder_input.layout
-        return key, encoder_input.layout, encoder_input
+        if len(self._known) > 4096:
+            self._known.clear()  # only a shortcut: what is not known is decoded again
+        layout = encoder_input.layout
+        use = msgspec.structs.replace(use, resized=layout.size)
+        self._known[key] = layout, use
+        return Prepared(key, layout, encoder_input, use)
 
     def _decode(
         self, item: MediaItem, processor: Processor, options: Mapping[str, Any], sampling: Sampling | None
-    ) -> Any:
-        """From bytes to what `Processor.__call__` takes for this kind."""
+    ) -> tuple[Any, MediaUse]:
+        """From bytes to what `Processor.__call__` takes for this kind, and what there is to tell of it."""
         if self._decoder is None:
             raise MediaError(f"{item.where}: {item.kind} input cannot be decoded here.", param=item.where)
         if item.kind == "image":
-            return self._decoder.decode_image(item)  # (height, width, 3) uint8
+            picture = self._decoder.decode_image(item)  # (height, width, 3) uint8
+            return picture, MediaUse("image", item.where, size=(picture.shape[0], picture.shape[1]))
         if sampling is not None:
             wanted = cast(VideoProcessor, processor)
-            return _frames(self._decoder.decode_video(item, sampling, wanted.frame_pixels(options)))
+            video = self._decoder.decode_video(item, sampling, wanted.frame_pixels(options))
+            use = MediaUse("video", item.where, size=video.source_size, timestamps=video.times_s)
+            return _frames(video), use
         sound = cast(AudioProcessor, processor)
         # The processor itself refuses what is too long for the model: the decoder would name the server's limit.
-        return self._decoder.decode_audio(item, sound.rate).samples  # (num_samples,) float32
+        audio = self._decoder.decode_audio(item, sound.rate)
+        use = MediaUse("audio", item.where, seconds=len(audio.samples) / audio.rate)
+        return audio.samples, use  # (num_samples,) float32
 
 
 def _frames(video: Video) -> Frames:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from sensorium.engine.encoder_cache import EncoderCache
 from sensorium.engine.sequence import Prompt
 from sensorium.errors import ContextLengthExceeded, InvalidRequest
@@ -74,26 +76,25 @@ class PromptBuilder:
             self._check_length(len(ids), source, len(request.media))
         wanted = request.mm_processor_kwargs
         options = self.media.merged(wanted)
-        prepared = [
-            self.media.prepare(item, request.cache_salt, options, wanted, force_decode) for item in request.media
-        ]
+        prepared = self.media.prepare_all(request.media, request.cache_salt, options, wanted, force_decode)
         if not prepared:
             return Prompt(ids, cache_salt=request.cache_salt, **self._positions(len(ids), ())), text
         kinds = [item.kind for item in request.media]
-        layouts = self._numbered(kinds, [layout for _, layout, _ in prepared])
+        layouts = self._numbered(kinds, [item.layout for item in prepared])
         tokens = [layout.token_ids or layout.num_slots for layout in layouts]
         expanded, offsets = expand(ids, self._placeholder_ids, list(zip(kinds, tokens, strict=True)))
         self._check_ids(source, expanded)
         if bounded:
             self._check_length(len(expanded), source, len(request.media))
-        spans = tuple(
-            MediaSpan(offset, key, layout) for offset, (key, *_), layout in zip(offsets, prepared, layouts, strict=True)
+        placed = list(zip(offsets, prepared, layouts, strict=True))
+        spans = tuple(MediaSpan(offset, item.key, layout) for offset, item, layout in placed)
+        uses = tuple(
+            msgspec.structs.replace(item.use, offset=offset, num_tokens=layout.length)
+            for offset, item, layout in placed
         )
-        inputs = tuple(item for *_, item in prepared)
-        return (
-            Prompt(expanded, spans, inputs, cache_salt=request.cache_salt, **self._positions(len(expanded), spans)),
-            text,
-        )
+        inputs = tuple(item.input for item in prepared)
+        positions = self._positions(len(expanded), spans)
+        return Prompt(expanded, spans, inputs, cache_salt=request.cache_salt, media=uses, **positions), text
 
     def _numbered(self, kinds: Sequence[str], layouts: Sequence[Layout]) -> list[Layout]:
         """What each item takes as the first, second, ... of its kind."""

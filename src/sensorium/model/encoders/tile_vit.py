@@ -1,4 +1,4 @@
-"""The vision transformer of fixed-size tiles: CLIP and InternViT; what they differ in is in TileVitConfig."""
+"""The vision transformer of fixed-size tiles: CLIP, SigLIP and InternViT; what they differ in is in TileVitConfig."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TileVitConfig:
-    """A pre-norm ViT with a class token and learned positions, and the projector into the decoder's embeddings."""
+    """A pre-norm ViT with learned positions, and the projector into the decoder's embeddings."""
 
     num_layers: int  # that are run: the features may come from an inner layer
     hidden_size: int
@@ -36,10 +36,14 @@ class TileVitConfig:
     qkv_bias: bool = True
     qk_norm: bool = False  # RMSNorm on all heads of q and k together
     layer_scale: bool = False  # a learned factor on what each half of a layer adds
-    keep_class: bool = False  # the class token's row goes to the decoder too
+    class_token: bool = True
+    keep_class: bool = False  # its row goes to the decoder too
+    bucketed: bool = False  # a patch's place in the position table is found by its share of the side, in float32
+    last_norm: bool = False  # behind the last layer (SigLIP)
     merge_size: int = 1  # merge_size x merge_size neighbouring patches become one token
     projector_norm: bool = False
-    projector_act: str = "gelu"
+    projector_layers: Literal[1, 2] = 2
+    projector_act: str = "gelu"  # between two
     projector_bias: bool = True
     projector_after_norms: bool = False  # a LayerNorm behind each of the projector's layers
 
@@ -77,16 +81,21 @@ class TileVit:
         take = Taker({name: tensor for name, tensor in weights.items() if not self._is_unused(name)}, "vision tower")
         kernel = take("patch.weight", hidden, 3, c.patch_size, c.patch_size)
         self._patch = Linear(kernel.reshape(hidden, -1), take("patch.bias", hidden) if c.patch_bias else None)
-        first = take.reshaped("class", 1, hidden)
-        positions = take.reshaped("positions", c.side**2 + 1, hidden)
-        self._class = first + positions[:1]  # (1, hidden_size)
-        self._positions = self._in_merge_order(positions[1:].view(1, c.side, c.side, hidden)).view(-1, hidden)
+        positions = take.reshaped("positions", c.side**2 + c.class_token, hidden)
+        self._class = take.reshaped("class", 1, hidden) + positions[:1] if c.class_token else None  # (1, hidden_size)
+        table = positions[c.class_token :].view(c.side, c.side, hidden)
+        if c.bucketed:
+            places = _places(c.side)
+            table = table[places][:, places]
+        self._positions = self._in_merge_order(table[None]).view(-1, hidden)
         self._first_norm = Norm("layer", take, "first_norm", hidden, c.eps) if c.first_norm else None
         self._layers = [Layer(c, take, f"layers.{index}.") for index in range(c.num_layers)]
+        self._last_norm = Norm("layer", take, "last_norm", hidden, c.eps) if c.last_norm else None
         joined, out = hidden * c.merge_size**2, c.out_hidden_size
         self._norm = Norm("layer", take, "projector.norm", joined, 1e-5) if c.projector_norm else None
         self._first = take_linear(take, "projector.linear_1", out, joined, c.projector_bias)
-        self._second = take_linear(take, "projector.linear_2", out, out, c.projector_bias)
+        two = c.projector_layers == 2
+        self._second = take_linear(take, "projector.linear_2", out, out, c.projector_bias) if two else None
         self._act = activation(c.projector_act)
         names = ("projector.norm_1", "projector.norm_2") if c.projector_after_norms else ()
         self._after_norms = [Norm("layer", take, name, out, 1e-5) for name in names]
@@ -96,11 +105,12 @@ class TileVit:
         """Yield `num_layers` times: None, and the last time one (num_tokens, out_features) tensor per item."""
         tiles = torch.cat([item.tensors["pixel_values"] for item in items]).to(self._device, self._dtype)
         x = self._embed(tiles)
-        layout = AttentionLayout([(len(tiles), self.config.side**2 + 1)])
+        layout = AttentionLayout([(len(tiles), self.config.side**2 + self.config.class_token)])
         for index, layer in enumerate(self._layers):
             x = layer(x, layout)  # (num_tiles * (1 + num_patches), hidden_size)
             if index + 1 < len(self._layers):
                 yield None
+        x = x if self._last_norm is None else self._last_norm(x)
         rows = self._project(x.view(len(tiles), -1, self.config.hidden_size))
         parts = torch.split(rows, [len(item.tensors["pixel_values"]) * self.config.tokens_per_tile for item in items])
         # A cache may keep one of them without all the others.
@@ -109,16 +119,19 @@ class TileVit:
     def _is_unused(self, name: str) -> bool:
         """Layers behind the one the features come from, and the norm behind them all."""
         number = name.removeprefix("layers.").split(".")[0]
-        return name.startswith("last_norm.") or (number.isdigit() and int(number) >= self.config.num_layers)
+        unused_norm = name.startswith("last_norm.") and not self.config.last_norm
+        return unused_norm or (number.isdigit() and int(number) >= self.config.num_layers)
 
     def _embed(self, tiles: torch.Tensor) -> torch.Tensor:
-        """(num_tiles, 3, image_size, image_size) -> (num_tiles * (1 + num_patches), hidden_size)."""
+        """(num_tiles, 3, image_size, image_size) -> (num_tiles * (class_token + num_patches), hidden_size)."""
         count, side, patch = len(tiles), self.config.side, self.config.patch_size
         patches = tiles[:, :, : side * patch, : side * patch].reshape(count, 3, side, patch, side, patch)
         patches = patches.permute(0, 2, 4, 1, 3, 5).reshape(count, side, side, -1)
         rows = self._patch(self._in_merge_order(patches).reshape(count * side**2, -1))
         x = rows.view(count, side**2, -1) + self._positions
-        x = torch.cat([self._class.expand(count, 1, -1), x], dim=1).flatten(0, 1)
+        if self._class is not None:
+            x = torch.cat([self._class.expand(count, 1, -1), x], dim=1)
+        x = x.flatten(0, 1)
         return x if self._first_norm is None else self._first_norm(x)
 
     def _in_merge_order(self, x: torch.Tensor) -> torch.Tensor:
@@ -129,13 +142,26 @@ class TileVit:
         return x.permute(0, 1, 3, 2, 4, 5).contiguous()
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
-        """(num_tiles, 1 + num_patches, hidden_size) -> (num_tiles * tokens_per_tile, out_features)."""
-        x = x if self.config.keep_class else x[:, 1:]
+        """(num_tiles, class_token + num_patches, hidden_size) -> (num_tiles * tokens_per_tile, out_features)."""
+        x = x[:, 1:] if self.config.class_token and not self.config.keep_class else x
         x = x.reshape(-1, self.config.hidden_size * self.config.merge_size**2)
+        x = x if self._norm is None else self._norm(x)
+        if self._second is None:
+            return self._first(x)
         if self._after_norms:
             first, second = self._after_norms
             return second(self._second(F.gelu(first(self._first(x)))))
-        return self._second(self._act(self._first, x if self._norm is None else self._norm(x)))
+        return self._second(self._act(self._first, x))
+
+
+def _places(side: int) -> torch.Tensor:
+    """(side,) int64: where patches fall in a table of as many places. Rounding puts some into their neighbour's.
+
+    Source: transformers `models/smolvlm/modeling_smolvlm.py`, SmolVLMVisionEmbeddings.
+    """
+    step = 1.0 / torch.tensor([side])
+    shares = torch.clamp(torch.arange(side, dtype=torch.float32) * step, max=1.0 - 1e-6)
+    return torch.bucketize(shares, torch.arange(1 / side, 1.0, 1 / side), right=True)
 
 
 class Layer:

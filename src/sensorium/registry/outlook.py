@@ -1,0 +1,39 @@
+"""What can be said of a model before it is loaded: what its config.json tells, read without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from sensorium import families
+from sensorium.registry.hub import on_this_machine
+from sensorium.settings import EngineSettings
+from sensorium.types import Outlook
+
+
+def outlook(settings: EngineSettings) -> Outlook:
+    """Read config.json, if it is on this machine; a hub model that was never downloaded has none yet."""
+    known = Outlook(max_model_len=settings.max_model_len, limit_mm_per_prompt=settings.limit_mm_per_prompt)
+    folder = on_this_machine(settings.model, settings.revision)
+    if folder is None:
+        return known
+    known = msgspec.structs.replace(known, path=str(folder))
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return known  # loading says what is wrong
+    if not isinstance(config, dict):
+        return known
+    # What the engine transformers takes is its processor's to say.
+    media = families.media(config) if settings.engine != "transformers" else None
+    return msgspec.structs.replace(known, media=media, max_model_len=known.max_model_len or _length(config))
+
+
+def _length(config: Mapping[str, Any]) -> int | None:
+    """How long a context the checkpoint was made for."""
+    parts = (config, config.get("text_config"), config.get("llm_config"))
+    lengths = [part.get("max_position_embeddings") for part in parts if isinstance(part, Mapping)]
+    return next((length for length in lengths if isinstance(length, int)), None)

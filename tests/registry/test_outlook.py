@@ -1,0 +1,62 @@
+"""What is said of models that nobody has loaded yet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sensorium.registry.outlook import outlook
+from sensorium.settings import EngineSettings
+from sensorium.types import Outlook
+from tests.checkpoints import model_config
+
+
+def write(folder: Path, config: dict[str, Any] | str) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("family", "media"), [("qwen3_vl", ("image", "video")), ("qwen2_audio", ("audio",)), ("llama", ())]
+)
+def test_config_json_is_enough(family: str, media: tuple[str, ...], tmp_path: Path) -> None:
+    path = write(tmp_path, model_config(family))
+    assert outlook(EngineSettings(path)) == Outlook(path, 4096, media)  # type: ignore[arg-type]
+    settings = EngineSettings(path, max_model_len=512, limit_mm_per_prompt={"image": 2})
+    assert outlook(settings).max_model_len == 512
+    assert outlook(settings).limit_mm_per_prompt == {"image": 2}
+
+
+def test_the_bundled_model_is_known() -> None:
+    known = outlook(EngineSettings("tiny-vl"))
+    assert known.media == ("image", "video")
+    assert known.max_model_len == 4096
+
+
+def test_another_engine_may_take_something_else(tmp_path: Path) -> None:
+    path = write(tmp_path, model_config("qwen3_vl"))
+    assert outlook(EngineSettings(path, engine="transformers")) == Outlook(path, 4096, None)
+    strange = write(tmp_path / "strange", {"architectures": ["NobodyKnows"], "max_position_embeddings": 77})
+    assert outlook(EngineSettings(strange)) == Outlook(strange, 77, None)
+
+
+def test_a_hub_model_is_known_once_its_config_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SENSORIUM_HOME", str(tmp_path))
+    settings = EngineSettings("some/model", max_model_len=99)
+    assert outlook(settings) == Outlook(max_model_len=99)
+    repo = tmp_path / "hub" / "models--some--model"
+    path = write(repo / "snapshots" / "abc", model_config("llava"))
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("abc")
+    assert outlook(settings) == Outlook(path, 99, ("image",))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"text_config": 3, "architectures": 7}'])
+def test_what_cannot_be_read_is_not_known(text: str, tmp_path: Path) -> None:
+    path = write(tmp_path, text)
+    assert outlook(EngineSettings(path)) == Outlook(path)
+    assert outlook(EngineSettings(str(tmp_path / "nowhere"))) == Outlook()
