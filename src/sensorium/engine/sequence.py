@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from sensorium.families.family import EncoderInput, MediaSpan
 from sensorium.types import FinishReason, SamplingParams
+
+if TYPE_CHECKING:
+    from sensorium.model.lora import Lora
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class Prompt:
         positions: (3, len(token_ids)) int64 for M-RoPE, None for 1-d positions.
         position_delta: token i behind the prompt has position i + position_delta.
         cache_salt: prompts with different salts share no blocks.
+        lora: the adapter that the request wants; `cache_salt` and the media keys that it changes tell of it.
     """
 
     token_ids: list[int]
@@ -32,6 +37,7 @@ class Prompt:
     positions: npt.NDArray[np.int64] | None = None
     position_delta: int = 0
     cache_salt: str = ""
+    lora: Lora | None = None
 
 
 @dataclass(eq=False)

@@ -56,7 +56,7 @@ def load_weights(
     parts: dict[str, dict[str, torch.Tensor]] = {"decoder": {}}
     total, done = sum(file.stat().st_size for file in files) or 1, 0
     for file in files:
-        for name, tensor in _tensors(file):
+        for name, tensor in read_tensors(file):
             target = rename(name)
             if target is not None:
                 part, ours = target
@@ -92,7 +92,12 @@ def _indexed(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def _tensors(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
+def read_tensors(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the tensors of one file with their names, as they are.
+
+    Raises:
+        ConfigurationError: the file is cut short or damaged.
+    """
     if file.suffix == ".bin":
         yield from torch.load(file, weights_only=True, mmap=True, map_location="cpu").items()
         return

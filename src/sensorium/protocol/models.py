@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from sensorium.types import ModelInfo
+from sensorium.types import Adapter, ModelInfo
 
 
-def model_card(name: str, info: ModelInfo | None, created: int) -> dict[str, Any]:
-    """Return the card of `name`; what only a loaded model knows is null while `info` is None."""
+def model_card(
+    name: str, info: ModelInfo | None, created: int, adapter: Adapter | None = None, base: str | None = None
+) -> dict[str, Any]:
+    """Return the card of `name`; what only a loaded model knows is null while `info` is None.
+
+    Args:
+        adapter: what `name` stands for, where that is no model; `base` is the served name of its model.
+    """
+    root = info.adapter or info.path if info else name
+    parent = info.path if info and info.adapter else None
     return {
         "id": name,
         "object": "model",
         "created": created,
         "owned_by": "sensorium",
-        "root": info.path if info else name,
-        "parent": None,
+        "root": adapter.path if adapter else root,
+        "parent": base if adapter else parent,
         "max_model_len": info.max_model_len if info else None,
         "permission": [_permission(name, created)],
         "is_chat": True,

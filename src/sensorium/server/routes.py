@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import time
 from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import pydantic
 from starlette.requests import Request
@@ -93,15 +93,14 @@ async def completions(request: Request) -> Response:
 async def models(request: Request) -> Response:
     """List the served models."""
     gateway = gateway_of(request)
-    cards = [model_card(name, gateway.pool.info(name), gateway.created) for name in gateway.pool.names()]
-    return json_response(model_list(cards))
+    return json_response(model_list([_card(gateway, name) for name in gateway.pool.names()]))
 
 
 async def model(request: Request) -> Response:
     """Describe one served model."""
     gateway = gateway_of(request)
     name = served_name(request.path_params["model_id"], gateway.pool)
-    return json_response(model_card(name, gateway.pool.info(name), gateway.created))
+    return json_response(_card(gateway, name))
 
 
 async def tokenize(request: Request) -> Response:
@@ -185,6 +184,11 @@ def served_name(name: str | None, pool: Pool) -> str:
         near = difflib.get_close_matches(name, names, 3, 0.5) or names
         raise ModelNotFound(f"The model {name[:200]!r} does not exist. This server has {_some(near)}.", param="model")
     return name
+
+
+def _card(gateway: Gateway, name: str) -> dict[str, Any]:
+    pool = gateway.pool
+    return model_card(name, pool.info(name), gateway.created, pool.adapter(name), pool.base(name))
 
 
 def _some(names: list[str]) -> str:
