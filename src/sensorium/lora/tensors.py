@@ -58,6 +58,8 @@ def read_adapter(path: Path) -> AdapterFiles:
             raise ConfigurationError(f"{file} has the tensor {name!r}: {kind} is not supported.")
         if not tensor.isfinite().all():  # a NaN would spread to the other rows of a batch
             raise ConfigurationError(f"{file} is broken: {name!r} holds values that are not finite.")
+        if ".base_layer." in name:
+            continue  # PEFT repeats the base's own weights of embeddings and heads that an adapter changes
         bare = name.removeprefix(_PREFIX)
         if found := _FACTOR.fullmatch(bare):
             sides.setdefault(found["module"], {})[found["side"]] = tensor

@@ -96,10 +96,10 @@ def read_tensors(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the tensors of one file with their names, as they are.
 
     Raises:
-        ConfigurationError: the file is cut short or damaged.
+        ConfigurationError: the file is cut short or damaged, or holds other things than tensors.
     """
     if file.suffix == ".bin":
-        yield from torch.load(file, weights_only=True, mmap=True, map_location="cpu").items()
+        yield from _read_bin(file).items()
         return
     try:
         with safe_open(file, framework="pt") as shard:
@@ -107,3 +107,15 @@ def read_tensors(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
                 yield name, shard.get_tensor(name)
     except SafetensorError:
         raise ConfigurationError(f"{file} is damaged or cut short; download it again.") from None
+
+
+def _read_bin(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        content = torch.load(file, weights_only=True, mmap=True, map_location="cpu")
+    except Exception:  # of a zip file, of its index, of what may not be unpickled: there are many kinds
+        content = None
+    if not isinstance(content, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in content.values()):
+        raise ConfigurationError(
+            f"{file} is damaged, or holds other things than tensors; nothing else is read from it."
+        )
+    return content
