@@ -29,7 +29,9 @@ class Adapters:
         self._kept: OrderedDict[Adapter, Lora] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __len__(self) -> int:
+    @property
+    def num_kept(self) -> int:
+        """Adapters in memory."""
         return len(self._kept)
 
     def get(self, wanted: Adapter | None) -> Lora | None:

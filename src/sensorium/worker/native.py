@@ -165,7 +165,7 @@ def _counters(engine: Engine, builder: PromptBuilder, adapters: Adapters) -> dic
         "encoder_cache_bytes": engine.encoder_cache.num_bytes,
         "media_decoded": builder.media.num_decoded,
         "media_reused": builder.media.num_reused,
-        "adapters": len(adapters),
+        "adapters": adapters.num_kept,
     }
 
 

@@ -70,7 +70,7 @@ class PromptBuilder:
             InvalidRequest: the prompt is empty, too long, or a media item cannot be used.
             ModelUnavailable: the request's adapter cannot be loaded.
         """
-        lora = self._adapters.get(request.adapter) if self._adapters else None
+        lora = self._adapters.get(request.adapter) if self._adapters is not None else None
         salt = _salted(request.cache_salt, lora)
         source = "messages" if request.messages is not None else "prompt"
         self._check_ids("logit_bias", request.sampling.logit_bias or ())
