@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from sensorium.errors import ConfigurationError
 from sensorium.lora.merge import merge
@@ -193,3 +194,36 @@ def test_what_was_computed_with_an_adapter_is_found_again_with_it_only(checkpoin
 
     assert hashes(lora) == hashes(same)
     assert not set(hashes(lora)) & (set(hashes(other)) | set(hashes(None)))
+
+
+def test_bin_bases_are_merged_into_safetensors(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    make_checkpoint("qwen2", base)
+    adapter = write_adapter(tmp_path / "adapter", base, decoder_layers(base, "q_proj"))
+    by_hand = load_file(merge_by_hand(base, adapter, tmp_path / "hand") / "model.safetensors")
+    weights = load_file(base / "model.safetensors")
+    torch.save(weights | {"lm_head.weight": weights["model.embed_tokens.weight"]}, base / "pytorch_model.bin")
+    (base / "model.safetensors").unlink()
+    merged = merge(str(adapter), None, tmp_path / "merged")
+    assert not list(merged.glob("*.bin"))
+    found = load_file(merged / "model.safetensors")
+    assert all(torch.allclose(found[name], tensor, atol=1e-6) for name, tensor in by_hand.items())
+
+
+def test_a_head_tied_to_the_embeddings_runs_but_is_not_merged(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    base = checkpoint("qwen2")
+    adapter = write_adapter(tmp_path / "adapter", base, ["model.embed_tokens"])
+    renamed = {name.replace("model.embed_tokens", "lm_head"): tensor for name, tensor in _tensors(adapter).items()}
+    save_file(renamed, adapter / "adapter_model.safetensors")
+    family, decoder, _ = load(base)
+    prompt = build_prompt(base, family, [])
+    lora = load_lora(base, adapter)
+    assert answers(decoder, {}, [prompt, adapted(prompt, lora), prompt]) == [
+        answers(decoder, {}, [each])[0] for each in (prompt, adapted(prompt, lora), prompt)
+    ]
+    with pytest.raises(ConfigurationError, match="in common with its embeddings"):
+        merge(str(adapter), str(base), tmp_path / "merged")
+
+
+def _tensors(adapter: Path) -> dict[str, torch.Tensor]:
+    return load_file(adapter / "adapter_model.safetensors")

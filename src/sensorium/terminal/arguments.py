@@ -24,6 +24,8 @@ def normalise(arguments: Sequence[str]) -> list[str]:
         if argument.startswith("--"):
             name, equals, value = argument.partition("=")
             name = name.replace("_", "-")
+            if name in _SWITCHES and value.lower() in ("true", "false"):
+                equals, value, name = "", "", name if value.lower() == "true" else name.replace("--", "--no-", 1)
             result.append(name + equals + value)
             repeated, given = (name, 0) if name in (*_SEVERAL, *_SWITCHES) and not equals else (None, 0)
         elif repeated in _SWITCHES:
