@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from sensorium.errors import ConfigurationError, InvalidRequest, SensoriumError
 from sensorium.settings import EngineSettings
-from sensorium.types import Delta, Event, ModelInfo, Request, Started, Text
+from sensorium.types import Adapter, Delta, Event, ModelInfo, Request, Started, Text
 from sensorium.worker.frames import Tokens
 
 STEP_S = 0.01
@@ -98,6 +98,13 @@ class FakeModel:
 
     def detokenize(self, token_ids: list[int]) -> Tokens:
         return Tokens("", token_ids, "".join(map(chr, token_ids)))
+
+    def load_adapter(self, adapter: Adapter) -> None:
+        if adapter.path == "/broken":
+            raise ConfigurationError("1 of the 1 layers of the adapter /broken do not fit this model.")
+
+    def unload_adapter(self, name: str) -> None:
+        pass
 
     def beat(self) -> tuple[int, dict[str, float]]:
         with self._lock:

@@ -13,6 +13,7 @@ import msgspec
 from sensorium.errors import ContextLengthExceeded, MediaError, ModelNotFound, ModelUnavailable, WorkerDied
 from sensorium.settings import MediaLimits
 from sensorium.types import (
+    Adapter,
     Delta,
     Event,
     MediaItem,
@@ -135,6 +136,7 @@ class FakePool:
     def __init__(self, models: dict[str, EchoModel], unavailable: str | None = None) -> None:
         self.models = models
         self.unavailable = unavailable
+        self.adapters: dict[str, Adapter] = {}
         self.leases = 0
         self.fine = (True, "")
         self.outlooks: dict[str, Outlook] = {}  # of models that are not loaded
@@ -168,6 +170,25 @@ class FakePool:
     def outlook(self, name: str) -> Outlook:
         """Return what the test wants."""
         return self.outlooks[name]
+
+    def adapter(self, name: str) -> Adapter | None:
+        """Return an adapter that was loaded."""
+        return self.adapters.get(name)
+
+    def base(self, name: str) -> str | None:
+        """Return the first model's name."""
+        return next(iter(self.models)) if name in self.adapters else None
+
+    async def load_adapter(self, adapter: Adapter, base: str | None, again: bool) -> None:
+        """Answer to its name."""
+        self.adapters[adapter.name] = adapter
+        self.models[adapter.name] = next(iter(self.models.values()))
+
+    async def unload_adapter(self, name: str) -> None:
+        """Forget it."""
+        if self.adapters.pop(name, None) is None:
+            raise ModelNotFound(f"The lora adapter {name!r} cannot be found.")
+        del self.models[name]
 
     def ready(self) -> tuple[bool, str]:
         """Return what the test wants."""

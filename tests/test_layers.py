@@ -35,6 +35,14 @@ ALLOWED = {
         "numpy",
         "PIL",
     },
+    "sensorium.lora": {
+        "sensorium.lora",
+        "sensorium.model",
+        "sensorium.families",
+        "sensorium.registry.hub",
+        "torch",
+        "safetensors",
+    },
     "sensorium.output": {"sensorium.output", "sensorium.prompt", "tokenizers"},
     "sensorium.prompt": {"sensorium.prompt", "tokenizers", "jinja2", "msgspec"},
 }

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sensorium.llm import LLM
+    from sensorium.lora.request import LoRARequest
     from sensorium.types import SamplingParams
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "SamplingParams"]
+__all__ = ["LLM", "LoRARequest", "SamplingParams"]
 
 
 def __getattr__(name: str) -> object:
@@ -18,6 +19,10 @@ def __getattr__(name: str) -> object:
         from sensorium.llm import LLM
 
         return LLM
+    if name == "LoRARequest":
+        from sensorium.lora.request import LoRARequest
+
+        return LoRARequest
     if name == "SamplingParams":
         from sensorium.types import SamplingParams
 

@@ -1,10 +1,11 @@
-"""The command line: `sensorium serve`, `run` and `chat`.
+"""The command line: `sensorium serve`, `run`, `chat` and `merge-lora`.
 
 Imports here are few on purpose: `sensorium --version` needs no torch, and `serve` starts its slow part first.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -45,6 +46,16 @@ def cli() -> None:
 @click.option("--max-body-bytes", type=Bytes(), default=_SERVER.max_body_bytes, help="Largest request.")
 @click.option("--max-queued", type=click.IntRange(min=1), default=_SERVER.max_queued, help="Requests at once.")
 @click.option("--grace", type=click.FloatRange(min=0), default=_SERVER.grace_s, help="Seconds to finish on SIGTERM.")
+@click.option(
+    "--merge-lora/--no-merge-lora",
+    default=False,
+    help="MODEL is an adapter: merge it into its base, in a folder ADAPTER-merged, and serve that.",
+)
+@click.option(
+    "--allowed-lora-path",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True),
+    help="Folder below which adapters may be loaded while serving.",
+)
 @click.option("--preload/--no-preload", default=True, help="Load the model at start, or with the first request.")
 @click.option(
     "--log-level",
@@ -64,6 +75,8 @@ def serve(
     max_body_bytes: int,
     max_queued: int,
     grace: float,
+    merge_lora: bool,
+    allowed_lora_path: str | None,
     preload: bool,
     log_level: str,
     **options: Any,
@@ -73,6 +86,8 @@ def serve(
     MODEL is a folder, a hub id such as Qwen/Qwen3-VL-2B-Instruct, or nothing: the small model that comes with
     Sensorium.
     """
+    from sensorium.lora.folder import DEFAULT_NAME, is_adapter
+    from sensorium.terminal.merge import merged_model
     from sensorium.terminal.serve import serve as serve_models
 
     if model and model_option and model != model_option:
@@ -82,7 +97,11 @@ def serve(
     if not all(served_names):
         raise click.UsageError("a --served-model-name is empty.")
     chosen = model or model_option or BUNDLED
+    if merge_lora:
+        chosen = merged_model(chosen)
     names = served_names or (chosen,)
+    if is_adapter(chosen):
+        names = tuple(dict.fromkeys((*names, DEFAULT_NAME)))
     loaded = engine_settings(chosen, options, names[0])
     settings = ServerSettings(
         host=host,
@@ -93,6 +112,8 @@ def serve(
         grace_s=grace,
         preload=preload,
         media=media_limits(options),
+        lora_root=allowed_lora_path,
+        lora_anywhere=os.environ.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "").lower() in ("1", "true"),
     )
     return serve_models(dict.fromkeys(names, loaded), settings, log_level)
 
@@ -149,6 +170,18 @@ def chat(
     remote = target.startswith(("http://", "https://"))
     with RemoteModel(target, api_key) if remote else LocalModel(engine_settings(target, options)) as answering:
         Conversation(answering, system, max_tokens=max_tokens, temperature=temperature).run()
+    return 0
+
+
+@cli.command("merge-lora")
+@click.argument("adapter", type=click.Path(exists=True, file_okay=False))
+@click.option("--base-model", help="A folder or hub id; default: what the adapter's files name.")
+@click.option("--output", type=click.Path(), help="Default: ADAPTER-merged.")
+def merge_lora(adapter: str, base_model: str | None, output: str | None) -> int:
+    """Merge ADAPTER into its base model: the result loads like any checkpoint."""
+    from sensorium.terminal.merge import merge_adapter
+
+    click.echo(merge_adapter(adapter, base_model, output))
     return 0
 
 

@@ -5,6 +5,7 @@
     │   ├── ContextLengthExceeded 400 code context_length_exceeded
     │   └── MediaError            400 code media_invalid | media_too_large | media_unreachable | media_forbidden
     ├── Unauthorized              401 authentication_error
+    ├── Forbidden                 403 permission_error           (the operator has not allowed it)
     ├── ModelNotFound             404 not_found_error
     ├── TooLarge                  413 invalid_request_error
     ├── Overloaded                503 overloaded_error           (`retry_after_s` becomes Retry-After)
@@ -84,6 +85,14 @@ class Unauthorized(SensoriumError):
     status = 401
     type = "authentication_error"
     default_code = "invalid_api_key"
+
+
+class Forbidden(SensoriumError):
+    """The operator has not allowed this (403)."""
+
+    status = 403
+    type = "permission_error"
+    default_code = "forbidden"
 
 
 class ModelNotFound(SensoriumError):

@@ -15,6 +15,7 @@ from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from msgspec.structs import replace
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -22,10 +23,11 @@ from sensorium import way
 from sensorium.errors import InvalidRequest, ModelNotFound, SensoriumError
 from sensorium.inputs import Prompt, check_sampling, from_messages, from_prompt, prompt_list
 from sensorium.llm_options import engine_settings
+from sensorium.lora.request import LoraRequests, adapters_of
 from sensorium.media.fetch import fetch_media
 from sensorium.outputs import RequestOutput, fold
 from sensorium.protocol.parsed import Parsed
-from sensorium.types import Delta, ModelInfo, Outlook, SamplingParams
+from sensorium.types import Adapter, Delta, ModelInfo, SamplingParams
 from sensorium.worker.local import LocalHandle, LocalLoader
 from sensorium.worker.malloc import keep_freed_memory
 
@@ -91,27 +93,29 @@ class LLM:
         prompts: Prompt | Sequence[Prompt],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         use_tqdm: bool = True,
-        lora_request: None = None,
+        lora_request: LoraRequests = None,
     ) -> list[RequestOutput]:
         """Answer one prompt or many, in their order; the engine works on them together.
+
+        Args:
+            lora_request: the adapter of all prompts, or one (or None) for each.
 
         Raises:
             SensoriumError: one of them is wrong; the others are aborted.
         """
-        _no_lora(lora_request)
         several = prompt_list(prompts)
         parsed = [
             from_prompt(prompt, self._settings.name, self._next_id(), sampling)
             for prompt, sampling in zip(several, self._samplings(sampling_params, len(several)), strict=True)
         ]
-        return self._run(parsed, use_tqdm)
+        return self._run(_adapted(parsed, lora_request), use_tqdm)
 
     def chat(
         self,
         messages: Sequence[Any],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         use_tqdm: bool = True,
-        lora_request: None = None,
+        lora_request: LoraRequests = None,
         chat_template: str | None = None,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
@@ -124,7 +128,6 @@ class LLM:
         Raises:
             SensoriumError: one of them is wrong; the others are aborted.
         """
-        _no_lora(lora_request)
         single = len(messages) > 0 and isinstance(messages[0], Mapping)
         several = [messages] if single else messages
         template = {
@@ -139,7 +142,7 @@ class LLM:
             from_messages(conversation, self._settings.name, self._next_id(), sampling, **template)
             for conversation, sampling in zip(several, self._samplings(sampling_params, len(several)), strict=True)
         ]
-        return self._run(parsed, use_tqdm)
+        return self._run(_adapted(parsed, lora_request), use_tqdm)
 
     def stream(
         self, messages: Sequence[Mapping[str, Any]], sampling_params: SamplingParams | None = None
@@ -260,37 +263,19 @@ class LLM:
 
 
 class _OneModel:
-    """The pool of one model that `way.stream` takes its handle from."""
+    """Lends the one model to `way.stream`. Requests bring their adapters themselves."""
 
     def __init__(self, handle: LocalHandle) -> None:
         self._handle = handle
 
-    def names(self) -> list[str]:
-        return [self._handle.info.name]
-
-    def default(self) -> str | None:
-        return self._handle.info.name
+    def adapter(self, name: str) -> Adapter | None:
+        return None
 
     @asynccontextmanager
     async def lease(self, name: str) -> AsyncGenerator[LocalHandle, None]:
         if name != self._handle.info.name:
             raise ModelNotFound(f"The model {name!r} does not exist.", param="model")
         yield self._handle
-
-    def info(self, name: str) -> ModelInfo | None:
-        return self._handle.info
-
-    def outlook(self, name: str) -> Outlook:
-        return Outlook(self._handle.info.path)
-
-    def ready(self) -> tuple[bool, str]:
-        return True, f"{self._handle.info.name!r} is loaded"
-
-    def counters(self) -> dict[str, dict[str, float]]:
-        return {self._handle.info.name: self._handle.model.beat()[1]}
-
-    async def close(self, grace_s: float) -> None:
-        self._handle.close()
 
 
 def _chosen() -> LocalLoader:
@@ -299,9 +284,12 @@ def _chosen() -> LocalLoader:
     return ChosenModel.load
 
 
-def _no_lora(lora_request: object) -> None:
-    if lora_request is not None:
-        raise InvalidRequest("lora_request is not supported.", param="lora_request")
+def _adapted(requests: list[Parsed], lora_request: LoraRequests) -> list[Parsed]:
+    adapters = adapters_of(lora_request, len(requests))
+    return [
+        replace(parsed, request=replace(parsed.request, adapter=adapter)) if adapter else parsed
+        for parsed, adapter in zip(requests, adapters, strict=True)
+    ]
 
 
 class _Bar:

@@ -26,8 +26,19 @@ _NO_MEANING = (
     "cpu_offload_gb",
     "disable_log_stats",
     "enable_chunked_prefill",
+    "max_cpu_loras",
+    "lora_dtype",
+    "fully_sharded_loras",
 )
-_COUNTS = ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "num_threads", "kv_cache_bytes")
+_COUNTS = (
+    "max_model_len",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "num_threads",
+    "kv_cache_bytes",
+    "max_loras",
+    "max_lora_rank",
+)
 _DTYPES = {"half": "float16", "float": "float32"}
 
 

@@ -91,6 +91,11 @@ class EngineSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     num_threads: int | None = None
     seed: int | None = None  # of requests that bring none; None: a new one for each
     media: MediaLimits = MediaLimits()
+    enable_lora: bool = False  # vLLM's; here adapters cost nothing until one is asked for
+    lora_modules: dict[str, str] = {}  # name -> folder of an adapter, read at start
+    lora: str = ""  # folder of the adapter of requests that name none; `model` may be such a folder itself
+    max_loras: int = 8  # adapters kept in memory; those in use count, but are never put away
+    max_lora_rank: int = 512
 
 
 class ServerSettings(msgspec.Struct, frozen=True):
@@ -103,6 +108,8 @@ class ServerSettings(msgspec.Struct, frozen=True):
     max_queued: int = 256  # requests waiting or running, over all models; more are refused with Retry-After
     grace_s: float = 30.0  # SIGTERM: how long running requests may take to finish
     preload: bool = True
+    lora_root: str | None = None  # adapters may be loaded from below this folder while serving
+    lora_anywhere: bool = False  # ... and from everywhere
     media: MediaLimits = MediaLimits()
 
 

@@ -170,6 +170,13 @@ MAX_STOPS = 16
 MAX_LOGIT_BIAS = 1024
 
 
+class Adapter(msgspec.Struct, frozen=True):
+    """A LoRA adapter as requests name it: the name it answers to, and its folder."""
+
+    name: str
+    path: str
+
+
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     """One generation request, ready for a model: exactly one of `messages`, `prompt`, `prompt_token_ids`.
 
@@ -191,6 +198,7 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     tools: list[dict[str, Any]] | None = None
     mm_processor_kwargs: dict[str, Any] = {}  # min_pixels, max_slice_nums, ...: may only lower the server's ceiling
     cache_salt: str = ""  # requests with different salts share no cached blocks and no encoder outputs
+    adapter: Adapter | None = None  # over the model's weights; None: the model as it is
 
 
 class TokenLogprob(msgspec.Struct, frozen=True):
@@ -270,6 +278,7 @@ class ModelInfo(msgspec.Struct, frozen=True):
     kv_cache_tokens: int
     load_s: float
     engine: str = "native"
+    adapter: str = ""  # folder of the adapter that is always on
     limit_mm_per_prompt: dict[str, int] = {}
     media_bounds: dict[str, dict[str, float]] = {}  # by kind: what larger items are reduced to, max_seconds of a sound
 

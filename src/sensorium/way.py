@@ -10,32 +10,43 @@ import msgspec
 
 from sensorium.errors import InvalidRequest
 from sensorium.protocol.parsed import Parsed
-from sensorium.registry.interface import ModelHandle, Pool
+from sensorium.registry.interface import Lender, ModelHandle
 from sensorium.settings import MediaLimits
-from sensorium.types import Event, MediaItem, MediaSource, ModelInfo, Request
+from sensorium.types import Adapter, Event, MediaItem, MediaSource, ModelInfo, Request
 
 Fetch = Callable[[Sequence[MediaSource], MediaLimits], Awaitable[list[MediaItem]]]
 
 
-async def stream(parsed: Parsed, pool: Pool, fetch: Fetch, limits: MediaLimits) -> AsyncGenerator[Event, None]:
+async def stream(parsed: Parsed, pool: Lender, fetch: Fetch, limits: MediaLimits) -> AsyncGenerator[Event, None]:
     """Yield the answer's events: Started first. Closing it aborts the request in the worker.
 
     Raises:
         SensoriumError: before Started, the request was refused; after it, the answer was lost.
     """
+    adapter = pool.adapter(parsed.model)  # now: unloaded later, it still serves this request
     async with pool.lease(parsed.model) as model:
-        request = await prepare(parsed, model, fetch, limits)
+        request = await prepare(parsed, model, fetch, limits, adapter)
         async with aclosing(model.generate(request)) as events:
             async for event in events:
                 yield event
 
 
-async def prepare(parsed: Parsed, model: ModelHandle, fetch: Fetch, limits: MediaLimits) -> Request:
-    """Return the request as `model` takes it: the model's own sampling defaults filled in, the media's bytes here."""
+async def prepare(
+    parsed: Parsed, model: ModelHandle, fetch: Fetch, limits: MediaLimits, adapter: Adapter | None = None
+) -> Request:
+    """Return the request as `model` takes it: the model's own sampling defaults filled in, the media's bytes here.
+
+    `adapter` is what the name in the request stands for, where that is no model.
+    """
     check_media(parsed, model.info)
     sampling = parsed.sampling(model.info)
     fetched = await fetch(parsed.sources, limits) if parsed.sources else []
-    return msgspec.structs.replace(parsed.request, sampling=sampling, media=(*parsed.request.media, *fetched))
+    return msgspec.structs.replace(
+        parsed.request,
+        sampling=sampling,
+        media=(*parsed.request.media, *fetched),
+        adapter=adapter or parsed.request.adapter,
+    )
 
 
 def check_media(parsed: Parsed, info: ModelInfo) -> None:

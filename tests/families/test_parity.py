@@ -15,6 +15,7 @@ from sensorium.families import find
 from sensorium.families.family import Encoder, EncoderInput, Family, MediaSpan
 from sensorium.model.attention import make_plan
 from sensorium.model.decoder import Decoder, Step
+from sensorium.model.lora import Lora
 from sensorium.model.weights import load_weights
 from sensorium.types import SamplingParams
 from tests.checkpoint_chat import write_internvl_chat
@@ -72,8 +73,10 @@ def build_prompt(path: Path, family: Family, images: list[EncoderInput], keys: s
     return Prompt(token_ids, tuple(spans), tuple(images), positions=positions, position_delta=delta)
 
 
-def our_logits(decoder: Decoder, encoders: dict[str, Encoder], prompt: Prompt) -> torch.Tensor:
-    """Return (n, vocab_size) logits of one forward pass over the whole prompt."""
+def our_logits(
+    decoder: Decoder, encoders: dict[str, Encoder], prompt: Prompt, lora: Lora | None = None
+) -> torch.Tensor:
+    """Return (n, vocab_size) logits of one forward pass over the whole prompt, `lora` beside the decoder's weights."""
     num_tokens = len(prompt.token_ids)
     rows, features = None, None
     if prompt.inputs:
@@ -92,6 +95,8 @@ def our_logits(decoder: Decoder, encoders: dict[str, Encoder], prompt: Prompt) -
         logit_rows=torch.arange(num_tokens),
         media_rows=rows,
         media_features=features,
+        adapters=((lora, None),) if lora else (),
+        logit_adapters=((lora, None),) if lora else (),
     )
     return decoder.forward(step, decoder.new_cache(num_blocks=41, block_size=16))
 

@@ -14,6 +14,11 @@ from sensorium.terminal.arguments import normalise
         ("serve --served_model_name=a m", "serve --served-model-name=a m"),
         ("serve --api-key a -h", "serve --api-key a -h"),
         ("run -- --a_b", "run -- --a_b"),
+        ("serve --lora_modules a=x b=y --port 1", "serve --lora-modules a=x --lora-modules b=y --port 1"),
+        ("serve m --merge_lora true --port 1", "serve m --merge-lora --port 1"),
+        ("serve --merge_lora False m", "serve --no-merge-lora m"),
+        ("serve --merge_lora m", "serve --merge-lora m"),
+        ("serve --merge_lora=true m", "serve --merge-lora m"),
     ],
 )
 def test_spellings(written: str, read: str) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from sensorium.engine.encoder_cache import EncoderCache
 from sensorium.families.family import Encoder, EncoderInput
+from sensorium.model.lora import Lanes, Lora
 
 
 class EncoderRunner:
@@ -31,30 +32,38 @@ class EncoderRunner:
         self._job: Iterator[list[torch.Tensor] | None] | None = None
         self._keys: list[bytes] = []
         self.num_encoded = 0
+        self._adapted: Lanes | None = None  # of the encoder at work, while an adapter changes it
 
     @property
     def busy(self) -> bool:
         """Whether a batch is under way."""
         return self._job is not None
 
-    def start(self, wanted: Sequence[tuple[bytes, EncoderInput]]) -> None:
-        """Begin with as many of the wanted items, in order, as make one batch for the first one's encoder."""
-        name = wanted[0][1].encoder
+    def start(self, wanted: Sequence[tuple[bytes, EncoderInput, Lora | None]]) -> None:
+        """Begin with as many of the wanted items, in order, as make one batch for the first one's encoder and adapter.
+
+        Args:
+            wanted: key, item, and the adapter that changes its encoder.
+        """
+        name, adapter = wanted[0][1].encoder, wanted[0][2]
         batch: list[tuple[bytes, EncoderInput]] = []
         cost = 0
-        for key, item in wanted:
-            if item.encoder != name:
+        for key, item, lora in wanted:
+            if item.encoder != name or lora is not adapter:
                 continue
             cost += item.cost
             if batch and cost > self._max_patches:
                 break
             batch.append((key, item))
         self._keys = [key for key, _ in batch]
+        if adapter is not None:
+            self._adapted = self._encoders[name].sites.lanes
+            self._adapted.groups = ((adapter, None),)
         self._job = iter(self._encoders[name].encode([item for _, item in batch]))
 
     def give_up(self) -> list[bytes]:
         """Drop the batch; return the keys that were in it."""
-        self._job = None
+        self._end()
         return self._keys
 
     def run(self, max_s: float | None) -> None:
@@ -65,10 +74,16 @@ class EncoderRunner:
             if result is not None:
                 for key, features in zip(self._keys, result, strict=True):
                     self.cache.put(key, features)
-                self._job = None
                 self.num_encoded += len(self._keys)
+                self._end()
             elif max_s is not None:
                 if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
                     torch.cuda.synchronize()  # launched is not done
                 if time.monotonic() - started >= max_s:
                     return
+
+    def _end(self) -> None:
+        self._job = None
+        if self._adapted is not None:
+            self._adapted.groups = ()
+            self._adapted = None

@@ -20,6 +20,7 @@ from sensorium.engine.sequence import Sequence
 from sensorium.families.family import Encoder, EncoderInput, MediaSpan
 from sensorium.model.attention import make_plan
 from sensorium.model.decoder import Decoder, Step
+from sensorium.model.lora import Lora, group_rows
 from sensorium.model.rope import prompt_table
 
 log = logging.getLogger(__name__)
@@ -189,12 +190,19 @@ class Engine:
             plan=make_plan(layout, self.limits.block_size, self.decoder.dtype, device),
             logit_rows=torch.tensor(logit_rows, dtype=torch.int64).to(device),
             rope_rows=torch.tensor(rope_rows).to(device) if any(rope_rows) else None,
+            adapters=group_rows([(sequence.prompt.lora, count) for sequence, count in num_new.items()], device),
+            logit_adapters=group_rows([(sequence.prompt.lora, 1) for sequence in sampling], device),
             media_rows=torch.from_numpy(np.concatenate(media_rows)).to(device) if media_rows else None,
             media_features=torch.cat(features) if features else None,
         )
         return step, sampling
 
 
-def _inputs(wanted: dict[bytes, tuple[Sequence, MediaSpan]]) -> list[tuple[bytes, EncoderInput]]:
-    found = ((key, owner.prompt.inputs[owner.prompt.spans.index(span)]) for key, (owner, span) in wanted.items())
-    return [(key, item) for key, item in found if item is not None]
+def _inputs(wanted: dict[bytes, tuple[Sequence, MediaSpan]]) -> list[tuple[bytes, EncoderInput, Lora | None]]:
+    """Items with the adapter that changes their encoder, if their owner's does."""
+    result: list[tuple[bytes, EncoderInput, Lora | None]] = []
+    for key, (owner, span) in wanted.items():
+        item, lora = owner.prompt.inputs[owner.prompt.spans.index(span)], owner.prompt.lora
+        if item is not None:
+            result.append((key, item, lora if lora and item.encoder in lora.parts else None))
+    return result

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from sensorium.families.family import EncoderInput, MediaSpan
 from sensorium.types import FinishReason, MediaUse, SamplingParams
+
+if TYPE_CHECKING:
+    from sensorium.model.lora import Lora
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Prompt:
         position_delta: token i behind the prompt has position i + position_delta.
         cache_salt: prompts with different salts share no blocks.
         media: what became of the request's media items; for the one who asks, not for the engine.
+        lora: the adapter that the request wants; `cache_salt` and the media keys that it changes tell of it.
     """
 
     token_ids: list[int]
@@ -34,6 +39,7 @@ class Prompt:
     position_delta: int = 0
     cache_salt: str = ""
     media: tuple[MediaUse, ...] = ()
+    lora: Lora | None = None
 
 
 @dataclass(eq=False)

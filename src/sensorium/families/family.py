@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from sensorium.families.checkpoint import Checkpoint
+    from sensorium.model.lora import Sites
 
 __all__ = [
     "AudioProcessor",
@@ -137,6 +138,7 @@ class Encoder(Protocol):
 
     num_layers: int  # steps `encode` takes; each yields once
     out_features: int  # decoder hidden_size * (1 + num_deepstack_layers)
+    sites: Sites  # the layers adapters may change, once weights are loaded
 
     def load(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Take the tower's tensors (already in the wanted dtype and on the wanted device).

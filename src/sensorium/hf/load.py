@@ -24,7 +24,7 @@ from sensorium.settings import EngineSettings
 from sensorium.types import Event, ModelInfo
 from sensorium.worker.checkpoint import default_sampling, eos_token_ids, pick_device, read_json
 from sensorium.worker.loop import exit_process
-from sensorium.worker.model import LoadedModel
+from sensorium.worker.model import LoadedModel, no_adapters
 
 
 class LibraryModel(LoadedModel):
@@ -50,6 +50,8 @@ class LibraryModel(LoadedModel):
         config = read_json(path / "config.json")
         if names := ", ".join(sorted(settings.mm_processor_kwargs.keys() - set(VIDEO_KWARGS))):
             raise ConfigurationError(f"{names} cannot be set with the engine transformers; leave them out.")
+        if settings.lora or settings.lora_modules:
+            raise no_adapters()
         on_progress("importing transformers", 0.0)
         multimodal = takes_media(config)
         device = pick_device(settings.device)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from sensorium.model.attention import AttentionPlan, attend
 from sensorium.model.config import DecoderConfig
 from sensorium.model.linear import Linear
+from sensorium.model.lora import Groups, Lanes
 from sensorium.model.rope import Rope, rotate
 from sensorium.model.taker import Taker
 
@@ -30,6 +31,8 @@ class Step:
     rope_rows: torch.Tensor | None = None  # (num_tokens,) int64: `prompt_table` of each token's prompt; None: 0
     media_rows: torch.Tensor | None = None  # (num_media_rows,) int64: rows that hold encoder output
     media_features: torch.Tensor | None = None  # (num_media_rows, hidden_size * (1 + num_deepstack_layers))
+    adapters: Groups = ()  # whose the rows are
+    logit_adapters: Groups = ()  # whose the logit rows are
 
 
 class Decoder:
@@ -58,6 +61,9 @@ class Decoder:
         else:
             self.head = Linear(take("lm_head.weight", vocab, hidden))
         take.check_empty()
+        self.sites = take.sites
+        self.sites.place(self.head, {"lm_head": vocab})
+        self.head.lanes = Lanes()  # it sees other rows than the layers
 
     def new_cache(self, num_blocks: int, block_size: int) -> KVCache:
         """Zeroed keys and values per layer: (2, num_kv_heads, num_blocks, block_size, head_dim)."""
@@ -73,6 +79,7 @@ class Decoder:
 
     def forward(self, step: Step, cache: KVCache) -> torch.Tensor:
         """Return (num_logits, vocab_size) logits in the model's dtype."""
+        self.sites.lanes.groups, self.head.lanes.groups = step.adapters, step.logit_adapters
         x = F.embedding(step.token_ids, self.embed)  # (num_tokens, hidden_size)
         deepstack: tuple[torch.Tensor, ...] = ()
         if step.media_rows is not None and step.media_features is not None:
@@ -102,15 +109,16 @@ class _Layer:
             if config.attention_bias
             else None
         )
-        self.qkv = Linear(qkv, bias)
-        self.out = Linear(
-            take(attention + "o_proj.weight", hidden, self.heads * dim), take.optional(attention + "o_proj.bias")
-        )
+        place = take.sites.place
+        self.qkv = place(Linear(qkv, bias), {f"{attention}{n}_proj": width for n, width in widths.items()})
+        out = take(attention + "o_proj.weight", hidden, self.heads * dim)
+        self.out = place(Linear(out, take.optional(attention + "o_proj.bias")), {attention + "o_proj": hidden})
         self.q_norm = take(attention + "q_norm.weight", dim) if config.qk_norm else None
         self.k_norm = take(attention + "k_norm.weight", dim) if config.qk_norm else None
-        self.gate = Linear(take(prefix + "mlp.gate_proj.weight", middle, hidden))
-        self.up = Linear(take(prefix + "mlp.up_proj.weight", middle, hidden))
-        self.down = Linear(take(prefix + "mlp.down_proj.weight", hidden, middle))
+        self.gate, self.up, self.down = (
+            place(Linear(take(f"{prefix}mlp.{name}_proj.weight", wide, narrow)), {f"{prefix}mlp.{name}_proj": wide})
+            for name, wide, narrow in (("gate", middle, hidden), ("up", middle, hidden), ("down", hidden, middle))
+        )
         self.attention_norm = take(prefix + "input_layernorm.weight", hidden)
         self.mlp_norm = take(prefix + "post_attention_layernorm.weight", hidden)
 

@@ -14,6 +14,10 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 
+from sensorium.model.lora import Lanes
+
+_NO_LANES = Lanes()  # of layers that no adapter may change
+
 
 @cache
 def can_pack() -> bool:
@@ -43,7 +47,12 @@ class Linear:
     Args:
         weight: (out_features, in_features). It is not kept when it can be packed.
         bias: (out_features,) or None.
+
+    Attributes:
+        lanes: whose the rows are that come next, where adapters may change this layer. What one changes runs unfused.
     """
+
+    lanes = _NO_LANES
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         self.out_features, self.in_features = weight.shape
@@ -57,29 +66,39 @@ class Linear:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(num_tokens, in_features) -> (num_tokens, out_features)."""
         if self.packed:
-            return self._pointwise(x, self.weight, self.bias, "none", [], "")
-        return F.linear(x, self.weight, self.bias)
+            y = self._pointwise(x, self.weight, self.bias, "none", [], "")
+        else:
+            y = F.linear(x, self.weight, self.bias)
+        return self.lanes.add_(self, y, x) if self.lanes.groups else y
 
     def silu(self, x: torch.Tensor) -> torch.Tensor:
         """silu(linear(x))."""
+        if self.lanes.groups and self.lanes.touch(self):
+            return F.silu(self(x), inplace=True)
         if self.packed:
             return self._pointwise(x, self.weight, self.bias, "swish", [], "")
         return F.silu(F.linear(x, self.weight, self.bias))
 
     def gelu(self, x: torch.Tensor, approximate: str = "none") -> torch.Tensor:
         """gelu(linear(x)); `approximate` is "none" or "tanh", as in torch."""
+        if self.lanes.groups and self.lanes.touch(self):
+            return F.gelu(self(x), approximate=approximate)
         if self.packed:
             return self._pointwise(x, self.weight, self.bias, "gelu", [], approximate)
         return F.gelu(F.linear(x, self.weight, self.bias), approximate=approximate)
 
     def times(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """linear(x) * other."""
+        if self.lanes.groups and self.lanes.touch(self):
+            return self(x).mul_(other)
         if self.packed:
             return self._binary(x, other, self.weight, self.bias, "mul")
         return F.linear(x, self.weight, self.bias).mul_(other)
 
     def plus(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """linear(x) + other."""
+        if self.lanes.groups and self.lanes.touch(self):
+            return self(x).add_(other)
         if self.packed:
             return self._binary(x, other, self.weight, self.bias, "add")
         return F.linear(x, self.weight, self.bias).add_(other)

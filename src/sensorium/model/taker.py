@@ -7,14 +7,20 @@ from collections.abc import Mapping
 import torch
 
 from sensorium.errors import ConfigurationError
+from sensorium.model.lora import Sites
 
 
 class Taker:
-    """Takes each tensor once; `part` ("decoder", "vision tower") is named in errors."""
+    """Takes each tensor once; `part` ("decoder", "vision tower") is named in errors.
+
+    Attributes:
+        sites: where the linear layers went that adapters may change; whoever makes one of the tensors notes it here.
+    """
 
     def __init__(self, weights: Mapping[str, torch.Tensor], part: str) -> None:
         self._weights = dict(weights)
         self._part = part
+        self.sites = Sites()
 
     def __call__(self, name: str, *shape: int) -> torch.Tensor:
         """Return tensor `name`.

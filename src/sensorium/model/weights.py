@@ -56,7 +56,7 @@ def load_weights(
     parts: dict[str, dict[str, torch.Tensor]] = {"decoder": {}}
     total, done = sum(file.stat().st_size for file in files) or 1, 0
     for file in files:
-        for name, tensor in _tensors(file):
+        for name, tensor in read_tensors(file):
             target = rename(name)
             if target is not None:
                 part, ours = target
@@ -92,9 +92,14 @@ def _indexed(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def _tensors(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
+def read_tensors(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the tensors of one file with their names, as they are.
+
+    Raises:
+        ConfigurationError: the file is cut short or damaged, or holds other things than tensors.
+    """
     if file.suffix == ".bin":
-        yield from torch.load(file, weights_only=True, mmap=True, map_location="cpu").items()
+        yield from _read_bin(file).items()
         return
     try:
         with safe_open(file, framework="pt") as shard:
@@ -102,3 +107,15 @@ def _tensors(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
                 yield name, shard.get_tensor(name)
     except SafetensorError:
         raise ConfigurationError(f"{file} is damaged or cut short; download it again.") from None
+
+
+def _read_bin(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        content = torch.load(file, weights_only=True, mmap=True, map_location="cpu")
+    except Exception:  # of a zip file, of its index, of what may not be unpickled: there are many kinds
+        content = None
+    if not isinstance(content, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in content.values()):
+        raise ConfigurationError(
+            f"{file} is damaged, or holds other things than tensors; nothing else is read from it."
+        )
+    return content

@@ -5,20 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 from sensorium.settings import MediaLimits
-from sensorium.types import ModelInfo, Outlook
+from sensorium.types import Adapter, ModelInfo, Outlook
 
 
-def model_card(name: str, known: ModelInfo | Outlook, limits: MediaLimits, created: int) -> dict[str, Any]:
-    """Return the card of `name`; null is what only a loaded model knows."""
+def model_card(
+    name: str,
+    known: ModelInfo | Outlook,
+    limits: MediaLimits,
+    created: int,
+    adapter: Adapter | None = None,
+    base: str | None = None,
+) -> dict[str, Any]:
+    """Return the card of `name`; null is what only a loaded model knows.
+
+    Args:
+        adapter: what `name` stands for, where that is no model; `base` is the served name of its model.
+    """
     info = known if isinstance(known, ModelInfo) else None
     media = known.modalities[1:] if isinstance(known, ModelInfo) else known.media
+    root = (info and info.adapter) or known.path or name
+    parent = info.path if info and info.adapter else None
     return {
         "id": name,
         "object": "model",
         "created": created,
         "owned_by": "sensorium",
-        "root": known.path or name,
-        "parent": None,
+        "root": adapter.path if adapter else root,
+        "parent": base if adapter else parent,
         "max_model_len": known.max_model_len,
         "permission": [_permission(name, created)],
         "is_chat": True,

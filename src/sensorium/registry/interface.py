@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from sensorium.types import Event, ModelInfo, Outlook, Request
+from sensorium.types import Adapter, Event, ModelInfo, Outlook, Request
 from sensorium.worker.frames import Tokens
 
 
@@ -32,7 +32,24 @@ class ModelHandle(Protocol):
         ...
 
 
-class Pool(Protocol):
+class Lender(Protocol):
+    """What the way of a request needs: models by name."""
+
+    def adapter(self, name: str) -> Adapter | None:
+        """Return the adapter that `name` stands for; None: it is a model's own name."""
+        ...
+
+    def lease(self, name: str) -> AbstractAsyncContextManager[ModelHandle]:
+        """Hold the model for one request; loads it first if need be.
+
+        Raises:
+            ModelNotFound: no model answers to `name`.
+            ModelUnavailable: it could not be loaded.
+        """
+        ...
+
+
+class Pool(Lender, Protocol):
     """The models of this server, by the names they answer to."""
 
     def names(self) -> list[str]:
@@ -43,12 +60,23 @@ class Pool(Protocol):
         """Return the only model's name, where exactly one is served."""
         ...
 
-    def lease(self, name: str) -> AbstractAsyncContextManager[ModelHandle]:
-        """Hold the model for one request; loads it first if need be.
+    def base(self, name: str) -> str | None:
+        """Return the served name of the model that the adapter `name` is for; None: it is no adapter."""
+        ...
+
+    async def load_adapter(self, adapter: Adapter, base: str | None, again: bool) -> None:
+        """Let the model served as `base` (None: the only one) read an adapter and answer to its name.
 
         Raises:
-            ModelNotFound: no model answers to `name`.
-            ModelUnavailable: it could not be loaded.
+            InvalidRequest: the name is taken (and not `again`), no base is named, or the files do not fit it.
+        """
+        ...
+
+    async def unload_adapter(self, name: str) -> None:
+        """Forget an adapter; answers that use it go on.
+
+        Raises:
+            ModelNotFound: there is none of this name.
         """
         ...
 

@@ -10,9 +10,10 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
 from sensorium.errors import ModelNotFound, ModelUnavailable
+from sensorium.registry.adapters import AdapterNames
 from sensorium.registry.slot import Progress, Slot, as_start_error
 from sensorium.settings import EngineSettings
-from sensorium.types import ModelInfo, Outlook
+from sensorium.types import Adapter, ModelInfo, Outlook
 from sensorium.worker.handle import WorkerHandle
 from sensorium.worker.launcher import Launcher
 
@@ -56,17 +57,36 @@ class Pool:
                 slot = Slot(settings, self._launcher, on_progress, keep_loaded=keep_loaded)
                 self._slots.append(slot)
             self._names[name] = slot
+        self._adapters = AdapterNames(self._names)
         self._idle = asyncio.Condition()
         self._watching: asyncio.Task[None] | None = None
         self._closing = False
 
     def names(self) -> list[str]:
-        """Every name a request may use."""
-        return list(self._names)
+        """Every name a request may use; those of models come first."""
+        return [*self._names, *self._adapters]
 
     def default(self) -> str | None:
         """The model of a request that names none: the only one."""
         return next(iter(self._names)) if len(self._slots) == 1 else None
+
+    def adapter(self, name: str) -> Adapter | None:
+        """The adapter that `name` stands for; None: it is a model's own name."""
+        return self._adapters.adapter(name)
+
+    def base(self, name: str) -> str | None:
+        """The served name of an adapter's model; None: `name` is no adapter."""
+        slot = self._adapters.slot(name)
+        return next((served for served, found in self._names.items() if found is slot), None)
+
+    async def load_adapter(self, adapter: Adapter, base: str | None, again: bool) -> None:
+        """Let a model read an adapter and answer to its name; see `AdapterNames.load`."""
+        self._begin()
+        await self._adapters.load(adapter, base, again)
+
+    async def unload_adapter(self, name: str) -> None:
+        """Forget an adapter; see `AdapterNames.unload`."""
+        await self._adapters.unload(name)
 
     def info(self, name: str) -> ModelInfo | None:
         """What the model told when it was loaded; None if it never was.
@@ -157,9 +177,9 @@ class Pool:
             self._watching = asyncio.get_running_loop().create_task(self._watch(), name="watchdog")
 
     def _slot(self, name: str) -> Slot:
-        slot = self._names.get(name)
+        slot = self._names.get(name) or self._adapters.slot(name)
         if slot is None:
-            near = difflib.get_close_matches(name, self._names, n=3, cutoff=0.4) or list(self._names)[:3]
+            near = difflib.get_close_matches(name, self.names(), n=3, cutoff=0.4) or self.names()[:3]
             known = ", ".join(map(repr, near)) or "none"
             raise ModelNotFound(f"The model {name!r} does not exist. Nearest: {known}.", param="model")
         return slot

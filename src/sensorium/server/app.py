@@ -11,11 +11,12 @@ from starlette.responses import Response
 
 from sensorium import __version__, way
 from sensorium.errors import SensoriumError, TooLarge
+from sensorium.protocol.adapters import LoadAdapterBody, UnloadAdapterBody
 from sensorium.protocol.chat import ChatBody
 from sensorium.protocol.completions import CompletionBody
 from sensorium.protocol.tokens import DetokenizeBody, TokenizeBody
 from sensorium.registry.interface import Pool
-from sensorium.server import routes
+from sensorium.server import adapters, routes
 from sensorium.server.auth import Auth
 from sensorium.server.docs import docs, request_body, write_openapi
 from sensorium.server.gate import Admission, Gate
@@ -30,6 +31,8 @@ ROUTES = (
     ("POST", "/v1/completions", routes.completions, CompletionBody),
     ("GET", "/v1/models", routes.models, None),
     ("GET", "/v1/models/{model_id:path}", routes.model, None),
+    ("POST", "/v1/load_lora_adapter", adapters.load_adapter, LoadAdapterBody),
+    ("POST", "/v1/unload_lora_adapter", adapters.unload_adapter, UnloadAdapterBody),
     ("POST", "/tokenize", routes.tokenize, TokenizeBody),
     ("POST", "/detokenize", routes.detokenize, DetokenizeBody),
     ("GET", "/health", routes.health, None),
@@ -40,7 +43,10 @@ ROUTES = (
     ("GET", "/docs", docs, None),
     ("GET", "/", routes.root, None),
 )
-BODIES: list[type[pydantic.BaseModel]] = [ChatBody, CompletionBody, TokenizeBody, DetokenizeBody]
+BODIES: list[type[pydantic.BaseModel]] = [
+    *(ChatBody, CompletionBody, TokenizeBody, DetokenizeBody),
+    *(LoadAdapterBody, UnloadAdapterBody),
+]
 
 
 def create_app(pool: Pool, settings: ServerSettings, fetch: way.Fetch | None = None) -> FastAPI:

@@ -196,10 +196,11 @@ def _some(names: list[str]) -> str:
 
 
 async def _card(gateway: Gateway, name: str) -> dict[str, object]:
-    known: ModelInfo | Outlook | None = gateway.pool.info(name)
+    pool = gateway.pool
+    known: ModelInfo | Outlook | None = pool.info(name)
     if known is None:
-        known = await asyncio.to_thread(gateway.pool.outlook, name)  # reads a file
-    return model_card(name, known, gateway.settings.media, gateway.created)
+        known = await asyncio.to_thread(pool.outlook, name)  # reads a file
+    return model_card(name, known, gateway.settings.media, gateway.created, pool.adapter(name), pool.base(name))
 
 
 async def _body(request: Request, kind: type[Body]) -> Body:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 import click
 
 from sensorium.settings import GIB, Engine, EngineSettings, MediaLimits
-from sensorium.terminal.values import Bytes, Device, Dtype, Limits, ProcessorOptions, Template
+from sensorium.terminal.values import Bytes, Device, Dtype, Limits, LoraModule, ProcessorOptions, Template
 
 BUNDLED = "tiny-vl"
 Command = Callable[..., Any]
@@ -70,6 +71,23 @@ _SERVE = (
     click.option("--max-video-seconds", type=_SECONDS, default=_MEDIA.max_video_s, help="Longest video."),
     click.option("--max-audio-bytes", type=Bytes(), default=_MEDIA.max_audio_bytes, help="Of the encoded file."),
     click.option("--max-audio-seconds", type=_SECONDS, default=_MEDIA.max_audio_s, help="Longest sound."),
+    click.option(
+        "--lora-modules", type=LoraModule(), multiple=True, help='Adapters: name=folder, or {"name": ..., "path": ...}.'
+    ),
+    click.option(
+        "--enable-lora/--no-enable-lora",
+        "--vllm-enable-lora/--no-vllm-enable-lora",
+        default=False,
+        help="Not needed: adapters cost nothing until one is asked for.",
+    ),
+    click.option("--max-loras", type=_AT_LEAST_1, default=_DEFAULT.max_loras, help="Adapters kept in memory."),
+    click.option(
+        "--max-lora-rank",
+        "--vllm-max-lora-rank",
+        type=_AT_LEAST_1,
+        default=_DEFAULT.max_lora_rank,
+        help="Largest rank an adapter may have.",
+    ),
     click.option("--allow-private-media", is_flag=True, help="Fetch from private and loopback addresses too."),
     click.option(
         "--allowed-local-media-path",
@@ -106,17 +124,31 @@ def engine_settings(model: str, options: dict[str, Any], name: str = "") -> Engi
         "gpu_memory_utilization",
         "enable_prefix_caching",
         "limit_mm_per_prompt",
+        "enable_lora",
+        "max_loras",
+        "max_lora_rank",
     )
     given = {field: options[field] for field in (*common, *serving) if field in options}
     if "limit_mm_per_prompt" in given:  # of a kind that is named twice, the last counts
         given["limit_mm_per_prompt"] = functools.reduce(operator.or_, given["limit_mm_per_prompt"], {})
     if options.get("block_size"):
         given["block_size"] = int(options["block_size"])
+    if "lora_modules" in options:
+        given["lora_modules"] = _lora_modules(options["lora_modules"])
     if "kv_cache_memory" in options:
         given["kv_cache_bytes"] = options["kv_cache_memory"]
         given["encoder_cache_bytes"] = options["encoder_cache_memory"]
         given["media"] = media_limits(options)
     return EngineSettings(model, name=name or model, mm_processor_kwargs=processor, **given)
+
+
+def _lora_modules(modules: Sequence[tuple[str, str]]) -> dict[str, str]:
+    for name, path in modules:
+        if [other for other, _ in modules].count(name) > 1:
+            raise click.UsageError(f"two adapters are called {name!r}.")
+        if not Path(path).expanduser().is_dir():
+            raise click.UsageError(f"the adapter {name!r}: there is no folder {path!r}.")
+    return {name: str(Path(path).expanduser().absolute()) for name, path in modules}
 
 
 def media_limits(options: dict[str, Any]) -> MediaLimits:

@@ -71,6 +71,25 @@ class ProcessorOptions(click.ParamType[dict[str, float]]):
         return options
 
 
+class LoraModule(click.ParamType[tuple[str, str]]):
+    """An adapter: name=folder, or vLLM's {"name": "sql", "path": "/adapters/sql"}."""
+
+    name = "name=folder"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        text = str(value).strip()
+        if text.startswith("{"):
+            given = _json_object(self, text, param, ctx)
+            name, path = given.get("name"), given.get("path")
+        else:
+            name, _, path = text.partition("=")
+        if not (isinstance(name, str) and isinstance(path, str) and name and path):
+            self.fail(f'{text!r} names no adapter; write name=folder, or {{"name": ..., "path": ...}}.', param, ctx)
+        return name, path
+
+
 class Device(click.ParamType[str]):
     """Where to compute: auto, cpu, cuda, cuda:N."""
 

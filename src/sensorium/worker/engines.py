@@ -10,6 +10,7 @@ import msgspec
 from sensorium import families
 from sensorium.errors import SensoriumError
 from sensorium.families.family import Config
+from sensorium.lora.folder import base_of, is_adapter
 from sensorium.registry.hub import resolve
 from sensorium.settings import EngineSettings
 from sensorium.types import Event
@@ -39,8 +40,11 @@ class ChosenModel:
         Raises:
             ConfigurationError: the checkpoint or a setting cannot be used; the message says what to change.
         """
+        name, lora = settings.name or settings.model, settings.lora
+        if is_adapter(settings.model):
+            settings, lora = msgspec.structs.replace(settings, model=base_of(settings.model)), settings.model
         path = resolve(settings.model, settings.revision, on_progress)
-        found = msgspec.structs.replace(settings, model=str(path), name=settings.name or settings.model)
+        found = msgspec.structs.replace(settings, model=str(path), name=name, lora=lora)
         load: LocalLoader = NativeModel.load
         if wants_library(settings, read_json(path / "config.json")):
             from sensorium.hf.load import LibraryModel  # here, because importing transformers takes seconds

@@ -12,7 +12,7 @@ import msgspec
 
 from sensorium.errors import ErrorInfo
 from sensorium.settings import EngineSettings
-from sensorium.types import Event, MediaUse, ModelInfo, Request
+from sensorium.types import Adapter, Event, MediaUse, ModelInfo, Request
 
 
 class Load(msgspec.Struct, frozen=True, tag="load"):
@@ -46,7 +46,21 @@ class Detokenize(msgspec.Struct, frozen=True, tag="detokenize"):
     token_ids: list[int]
 
 
-ToWorker = Load | Generate | Abort | Tokenize | Detokenize
+class LoadAdapter(msgspec.Struct, frozen=True, tag="load_adapter"):
+    """Read an adapter's files, anew if they were read before; answered by Done."""
+
+    id: str
+    adapter: Adapter
+
+
+class UnloadAdapter(msgspec.Struct, frozen=True, tag="unload_adapter"):
+    """Put an adapter away; answered by Done."""
+
+    id: str
+    name: str
+
+
+ToWorker = Load | Generate | Abort | Tokenize | Detokenize | LoadAdapter | UnloadAdapter
 
 
 class Loading(msgspec.Struct, frozen=True, tag="loading"):
@@ -85,6 +99,12 @@ class Tokens(msgspec.Struct, frozen=True, tag="tokens"):
     media: tuple[MediaUse, ...] = ()
 
 
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """Answer to LoadAdapter and UnloadAdapter."""
+
+    id: str
+
+
 class Beat(msgspec.Struct, frozen=True, tag="beat"):
     """Heartbeat of the engine loop, about once a second, and its counters (see engine/counters)."""
 
@@ -92,7 +112,7 @@ class Beat(msgspec.Struct, frozen=True, tag="beat"):
     counters: dict[str, float]
 
 
-FromWorker = Loading | Ready | Events | Failed | Tokens | Beat
+FromWorker = Loading | Ready | Events | Failed | Tokens | Done | Beat
 
 _encoder = msgspec.msgpack.Encoder()
 

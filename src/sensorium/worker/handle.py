@@ -9,11 +9,11 @@ import logging
 import signal
 import time
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from typing import Any, cast
 
 from sensorium.errors import ErrorInfo, ModelUnavailable, WorkerDied, from_info
 from sensorium.settings import EngineSettings
-from sensorium.types import Event, ModelInfo, Request
+from sensorium.types import Adapter, Event, ModelInfo, Request
 from sensorium.worker import frames
 from sensorium.worker.channel import Channel
 from sensorium.worker.child import Child
@@ -99,7 +99,8 @@ class WorkerHandle:
         Raises:
             SensoriumError: the request is wrong, or the worker is gone.
         """
-        return await self._in_flight.question(request.id, lambda: self._channel.send(frames.Tokenize(request)))
+        answer = await self._in_flight.question(request.id, lambda: self._channel.send(frames.Tokenize(request)))
+        return cast(frames.Tokens, answer)
 
     async def detokenize(self, token_ids: list[int]) -> frames.Tokens:
         """Return the text of token ids.
@@ -109,7 +110,27 @@ class WorkerHandle:
         """
         request_id = f"detokenize-{next(self._ids)}"
         frame = frames.Detokenize(request_id, token_ids)
-        return await self._in_flight.question(request_id, lambda: self._channel.send(frame))
+        return cast(frames.Tokens, await self._in_flight.question(request_id, lambda: self._channel.send(frame)))
+
+    async def load_adapter(self, adapter: Adapter) -> None:
+        """Let the worker read an adapter's files.
+
+        Raises:
+            SensoriumError: they do not fit the model, or the worker is gone.
+        """
+        request_id = f"load-adapter-{next(self._ids)}"
+        frame = frames.LoadAdapter(request_id, adapter)
+        await self._in_flight.question(request_id, lambda: self._channel.send(frame))
+
+    async def unload_adapter(self, name: str) -> None:
+        """Let the worker put an adapter away.
+
+        Raises:
+            SensoriumError: the worker is gone.
+        """
+        request_id = f"unload-adapter-{next(self._ids)}"
+        frame = frames.UnloadAdapter(request_id, name)
+        await self._in_flight.question(request_id, lambda: self._channel.send(frame))
 
     @property
     def alive(self) -> bool:
@@ -160,7 +181,7 @@ class WorkerHandle:
                 self._failure = error
             case frames.Failed(request_id, error):
                 self._in_flight.fail(request_id, error)
-            case frames.Tokens():
+            case frames.Tokens() | frames.Done():
                 self._in_flight.answer(frame)
             case frames.Beat(turns, counters):
                 if turns != self._turns:

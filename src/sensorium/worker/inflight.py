@@ -7,7 +7,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
 from sensorium.errors import ErrorInfo, InvalidRequest, SensoriumError, from_info
 from sensorium.types import Delta, Event, Request
-from sensorium.worker.frames import Tokens
+from sensorium.worker.frames import Done, Tokens
+
+Answer = Tokens | Done
 
 
 class _Inbox:
@@ -39,7 +41,7 @@ class InFlight:
 
     def __init__(self) -> None:
         self._inboxes: dict[str, _Inbox] = {}
-        self._questions: dict[str, asyncio.Future[Tokens]] = {}
+        self._questions: dict[str, asyncio.Future[Answer]] = {}
         self._ended: ErrorInfo | None = None
         self.num_finished = 0
 
@@ -57,11 +59,11 @@ class InFlight:
         for inbox in touched:
             inbox.wake()
 
-    def answer(self, tokens: Tokens) -> None:
+    def answer(self, answer: Answer) -> None:
         """Answer a `question`."""
-        question = self._questions.get(tokens.id)
+        question = self._questions.get(answer.id)
         if question is not None and not question.done():
-            question.set_result(tokens)
+            question.set_result(answer)
 
     def fail(self, request_id: str, error: ErrorInfo) -> None:
         """End one request or question with an error."""
@@ -110,14 +112,14 @@ class InFlight:
             if running:
                 abort()
 
-    async def question(self, request_id: str, submit: Callable[[], Awaitable[None]]) -> Tokens:
+    async def question(self, request_id: str, submit: Callable[[], Awaitable[None]]) -> Answer:
         """Submit something that has one answer, and return it.
 
         Raises:
             SensoriumError: it failed, or the model is gone.
         """
         self._check(request_id)
-        question: asyncio.Future[Tokens] = asyncio.get_running_loop().create_future()
+        question: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._questions[request_id] = question
         try:
             await submit()

@@ -14,10 +14,11 @@ from typing import Protocol
 import torch
 
 from sensorium.engine.sequence import Prompt
-from sensorium.errors import InvalidRequest, SensoriumError
+from sensorium.errors import ConfigurationError, InvalidRequest, SensoriumError
 from sensorium.media.decode import Decoder as MediaDecoder
 from sensorium.prompt.tokenizer import Tokenizer
-from sensorium.types import Event, ModelInfo, Request
+from sensorium.types import Adapter, Event, ModelInfo, Request
+from sensorium.worker.adapters import Adapters
 from sensorium.worker.frames import Tokens
 from sensorium.worker.loop import EngineLoop, Steps
 from sensorium.worker.openmp import single_threaded_pool
@@ -45,6 +46,7 @@ class LoadedModel:
         seed: of requests that bring none; None: a new one for each.
         num_threads: cores the engine computes on.
         end_texts: texts that end an answer.
+        adapters: what `builder` takes them from; None: this engine kind runs none.
     """
 
     def __init__(
@@ -62,11 +64,13 @@ class LoadedModel:
         seed: int | None = None,
         num_threads: int = 1,
         end_texts: tuple[str, ...] = (),
+        adapters: Adapters | None = None,
     ) -> None:
         self.info = info
         self.tokenizer = tokenizer
         self._builder, self._media_decoder, self._counters = builder, media_decoder, counters
         self._on_failed = on_failed
+        self._adapters = adapters
         self._pool = single_threaded_pool(_NUM_PREPARING, "prepare")
         self._preparing: set[str] = set()
         self._lock = threading.Lock()
@@ -86,7 +90,13 @@ class LoadedModel:
         self._loop.start()
 
     def generate(self, request: Request) -> None:
-        """Start a request and return; its events come by `on_events`, its failure by `on_failed`."""
+        """Start a request and return; its events come by `on_events`, its failure by `on_failed`.
+
+        Raises:
+            InvalidRequest: it wants an adapter, and this engine kind runs none.
+        """
+        if request.adapter is not None and self._adapters is None:
+            raise InvalidRequest(no_adapters().message, param="model")
         self._submit(request, force_decode=False)
 
     def abort(self, request_id: str) -> None:
@@ -117,6 +127,21 @@ class LoadedModel:
                 f"tokens has the id {wrong}; this model's ids are 0 to {self.tokenizer.vocab_size - 1}.", param="tokens"
             )
         return Tokens("", token_ids, self.tokenizer.decode(token_ids, skip_special_tokens=False))
+
+    def load_adapter(self, adapter: Adapter) -> None:
+        """Read an adapter's files, anew if they were read before.
+
+        Raises:
+            ConfigurationError: they do not fit the model, or cannot be read.
+        """
+        if self._adapters is None:
+            raise no_adapters()
+        self._adapters.load(adapter)
+
+    def unload_adapter(self, name: str) -> None:
+        """Put an adapter away; answers that use it go on."""
+        if self._adapters is not None:
+            self._adapters.unload(name)
 
     def beat(self) -> tuple[int, dict[str, float]]:
         """Turns of the engine's loop (they advance while idle too) and its counters."""
@@ -154,3 +179,10 @@ class LoadedModel:
             self._preparing.discard(request_id)
         if wanted:
             self._on_failed(request_id, error)
+
+
+def no_adapters() -> ConfigurationError:
+    """Return what to say where an engine kind runs no adapters."""
+    return ConfigurationError(
+        "The engine transformers runs no adapters beside the weights; merge yours: `sensorium merge-lora ADAPTER`."
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,20 @@ from sensorium import families
 from sensorium.engine.engine import Engine
 from sensorium.errors import SensoriumError
 from sensorium.families.checkpoint import FILES, Checkpoint
-from sensorium.families.family import Family, Processor
+from sensorium.families.family import Config, Encoder, Family, Processor
+from sensorium.lora.fit import fit
+from sensorium.lora.folder import DEFAULT_NAME
+from sensorium.lora.tensors import read_adapter
 from sensorium.media.decode import Decoder as MediaDecoder
 from sensorium.model.decoder import Decoder
+from sensorium.model.lora import Lora
 from sensorium.model.weights import load_weights, pick_dtype
 from sensorium.prompt.template import ChatTemplate
 from sensorium.prompt.tokenizer import Tokenizer
 from sensorium.registry.hub import resolve
 from sensorium.settings import EngineSettings
-from sensorium.types import Event, ModelInfo
+from sensorium.types import Adapter, Event, ModelInfo
+from sensorium.worker.adapters import Adapters
 from sensorium.worker.checkpoint import default_sampling, eos_token_ids, pick_device, read_json
 from sensorium.worker.loop import exit_process
 from sensorium.worker.model import LoadedModel
@@ -79,6 +84,7 @@ class NativeModel(LoadedModel):
             encoders = {name: make(config, dtype, device) for name, make in family.encoders.items()}
             for name, encoder in encoders.items():
                 encoder.load(weights.pop(name, {}))
+        adapters = _adapters(settings, family, config, decoder, encoders)
         plan = plan_memory(settings, decoder)
         engine = Engine(decoder, encoders, plan.limits)
         tokenizer = Tokenizer.load(path, family.cut_at)
@@ -98,6 +104,7 @@ class NativeModel(LoadedModel):
             max_model_len=plan.max_model_len,
             processor_options=settings.mm_processor_kwargs,
             media_limits=settings.media,
+            adapters=adapters,
         )
         info = ModelInfo(
             name=settings.name or settings.model,
@@ -113,9 +120,10 @@ class NativeModel(LoadedModel):
             load_s=time.monotonic() - started,
             limit_mm_per_prompt=settings.limit_mm_per_prompt,
             media_bounds=builder.media.bounds(),
+            adapter=settings.lora,
         )
         eos = eos_token_ids(generation, config, tokenizer, family.end_tokens)
-        counters = functools.partial(_counters, engine, builder)
+        counters = functools.partial(_counters, engine, builder, adapters)
         return cls(
             info,
             tokenizer,
@@ -130,10 +138,30 @@ class NativeModel(LoadedModel):
             settings.seed,
             num_threads,
             family.end_texts,
+            adapters,
         )
 
 
-def _counters(engine: Engine, builder: PromptBuilder) -> dict[str, float]:
+def _adapters(
+    settings: EngineSettings, family: Family, config: Config, decoder: Decoder, encoders: Mapping[str, Encoder]
+) -> Adapters:
+    """The model's adapters; those the settings name are read now, so that a broken one is noticed at start."""
+    towers = {"decoder": decoder.sites} | {name: encoder.sites for name, encoder in encoders.items()}
+
+    def read(path: str) -> Lora:
+        with torch.inference_mode():
+            files = read_adapter(Path(path).expanduser())
+            return fit(files, family, config, towers, decoder.dtype, decoder.device, settings.max_lora_rank)
+
+    always = Adapter(DEFAULT_NAME, settings.lora) if settings.lora else None
+    adapters = Adapters(read, settings.max_loras, always)
+    named = [Adapter(name, path) for name, path in settings.lora_modules.items()]
+    for adapter in [*named, always] if always else named:
+        adapters.load(adapter)
+    return adapters
+
+
+def _counters(engine: Engine, builder: PromptBuilder, adapters: Adapters) -> dict[str, float]:
     scheduler = engine.scheduler
     return {
         "steps": engine.num_steps,
@@ -147,6 +175,7 @@ def _counters(engine: Engine, builder: PromptBuilder) -> dict[str, float]:
         "media_decoded": builder.media.num_decoded,
         "media_reused": builder.media.num_reused,
         "media_encoded": engine.num_encoded,
+        "adapters": adapters.num_kept,
     }
 
 

@@ -23,7 +23,7 @@ import msgspec
 
 from sensorium.errors import SensoriumError
 from sensorium.settings import EngineSettings
-from sensorium.types import Event, ModelInfo, Request
+from sensorium.types import Adapter, Event, ModelInfo, Request
 from sensorium.worker import frames
 from sensorium.worker.channel import BrokenFrame, FrameBuffer
 from sensorium.worker.malloc import keep_freed_memory
@@ -55,6 +55,12 @@ class Model(Protocol):
 
     def detokenize(self, token_ids: list[int]) -> frames.Tokens:
         """Turn ids into text."""
+
+    def load_adapter(self, adapter: Adapter) -> None:
+        """Read an adapter's files, anew if they were read before."""
+
+    def unload_adapter(self, name: str) -> None:
+        """Put an adapter away."""
 
     def beat(self) -> tuple[int, dict[str, float]]:
         """Return how often the engine's loop has turned, and its counters."""
@@ -124,6 +130,10 @@ class _Worker:
                 self._threads.submit(self._answer, request.id, lambda: self._loaded().tokenize(request))
             case frames.Detokenize(request_id, token_ids):
                 self._threads.submit(self._answer, request_id, lambda: self._loaded().detokenize(token_ids))
+            case frames.LoadAdapter(request_id, adapter):
+                self._threads.submit(self._do, request_id, lambda: self._loaded().load_adapter(adapter))
+            case frames.UnloadAdapter(request_id, name):
+                self._threads.submit(self._do, request_id, lambda: self._loaded().unload_adapter(name))
 
     def close(self) -> None:
         """Close the model; end the process if that takes too long."""
@@ -176,6 +186,13 @@ class _Worker:
 
     def _answer(self, request_id: str, call: Callable[[], frames.Tokens]) -> None:
         self._try(request_id, lambda: self._outbox.put(msgspec.structs.replace(call(), id=request_id)))
+
+    def _do(self, request_id: str, call: Callable[[], None]) -> None:
+        def do() -> None:
+            call()
+            self._outbox.put(frames.Done(request_id))
+
+        self._try(request_id, do)
 
 
 def _unexpected(what: str, error: Exception) -> SensoriumError:

@@ -13,12 +13,14 @@ from sensorium.errors import ContextLengthExceeded, InvalidRequest
 from sensorium.families.checkpoint import Checkpoint
 from sensorium.families.family import Family, Layout, MediaSpan, Processor
 from sensorium.media.decode import Decoder as MediaDecoder
+from sensorium.model.lora import Lora
 from sensorium.prompt.build import build
 from sensorium.prompt.placeholders import expand
 from sensorium.prompt.template import ChatTemplate
 from sensorium.prompt.tokenizer import Tokenizer
 from sensorium.settings import MediaLimits
 from sensorium.types import Request
+from sensorium.worker.adapters import Adapters
 from sensorium.worker.preparing import MediaPreparer
 
 
@@ -39,9 +41,11 @@ class PromptBuilder:
         max_model_len: int,
         processor_options: Mapping[str, Any],
         media_limits: MediaLimits | None = None,
+        adapters: Adapters | None = None,
     ) -> None:
         self._family, self._config = family, checkpoint.config
         self._tokenizer, self._template = tokenizer, template
+        self._adapters = adapters
         limits = media_limits or MediaLimits()
         self.media = MediaPreparer(processors, media_decoder, cache, processor_options, limits)
         self._max_model_len, self._vocab_size = max_model_len, vocab_size
@@ -66,7 +70,10 @@ class PromptBuilder:
 
         Raises:
             InvalidRequest: the prompt is empty, too long, or a media item cannot be used.
+            ModelUnavailable: the request's adapter cannot be loaded.
         """
+        lora = self._adapters.get(request.adapter) if self._adapters is not None else None
+        salt = _salted(request.cache_salt, lora)
         source = "messages" if request.messages is not None else "prompt"
         self._check_ids("logit_bias", request.sampling.logit_bias or ())
         ids, text = self.ids(request)
@@ -76,9 +83,11 @@ class PromptBuilder:
             self._check_length(len(ids), source, len(request.media))
         wanted = request.mm_processor_kwargs
         options = self.media.merged(wanted)
-        prepared = self.media.prepare_all(request.media, request.cache_salt, options, wanted, force_decode)
+        # Media keys tell of an adapter only where it changes what comes out of an encoder.
+        media_salt = salt if lora is not None and lora.parts - {"decoder"} else request.cache_salt
+        prepared = self.media.prepare_all(request.media, media_salt, options, wanted, force_decode)
         if not prepared:
-            return Prompt(ids, cache_salt=request.cache_salt, **self._positions(len(ids), ())), text
+            return Prompt(ids, cache_salt=salt, lora=lora, **self._positions(len(ids), ())), text
         kinds = [item.kind for item in request.media]
         layouts = self._numbered(kinds, [item.layout for item in prepared])
         tokens = [layout.token_ids or layout.num_slots for layout in layouts]
@@ -94,7 +103,7 @@ class PromptBuilder:
         )
         inputs = tuple(item.input for item in prepared)
         positions = self._positions(len(expanded), spans)
-        return Prompt(expanded, spans, inputs, cache_salt=request.cache_salt, media=uses, **positions), text
+        return Prompt(expanded, spans, inputs, cache_salt=salt, media=uses, lora=lora, **positions), text
 
     def _numbered(self, kinds: Sequence[str], layouts: Sequence[Layout]) -> list[Layout]:
         """What each item takes as the first, second, ... of its kind."""
@@ -127,3 +136,8 @@ class PromptBuilder:
                     f"{name} names the token id {token_id}; this model's ids are 0 to {self._vocab_size - 1}.",
                     param=name,
                 )
+
+
+def _salted(salt: str, lora: Lora | None) -> str:
+    """With another adapter the same tokens have other keys and values. A server's salts are hex."""
+    return salt if lora is None else f"{lora.key}/{salt}"

@@ -62,6 +62,7 @@ class AudioTower:
         self._norm = Norm("layer", take, "norm", hidden, _EPS)
         self._projector = take_linear(take, "projector", c.out_hidden_size, hidden)
         take.check_empty()
+        self.sites = take.sites
 
     def encode(self, items: Sequence[EncoderInput]) -> Iterator[list[torch.Tensor] | None]:
         """Yield `num_layers` times: None, and the last time one (num_tokens, out_features) tensor per item."""
@@ -114,4 +115,5 @@ def _take_qkv(take: Taker, prefix: str, hidden: int) -> Linear:
     """One linear for q, k and v; k has no bias, which is a bias of zeros."""
     weight = torch.cat([take(f"{prefix}{name}.weight", hidden, hidden) for name in "qkv"])
     q, v = (take(f"{prefix}{name}.bias", hidden) for name in "qv")
-    return Linear(weight, torch.cat([q, torch.zeros_like(q), v]))
+    layer = Linear(weight, torch.cat([q, torch.zeros_like(q), v]))
+    return take.sites.place(layer, {prefix + name: hidden for name in "qkv"})

@@ -56,6 +56,7 @@ class Navit:
             take, config.num_queries, config.num_query_heads, config.out_hidden_size, kv_width=hidden
         )
         take.check_empty()
+        self.sites = take.sites
 
     def encode(self, items: Sequence[EncoderInput]) -> Iterator[list[torch.Tensor] | None]:
         """Yield `num_layers` times: None, and the last time one (num_slots, out_features) tensor per item."""
@@ -115,10 +116,11 @@ class _Layer:
         self._heads = config.num_heads
         self._norm1 = Norm("layer", take, prefix + "layer_norm1", hidden)
         self._norm2 = Norm("layer", take, prefix + "layer_norm2", hidden)
-        self._qkv = Linear(
+        qkv = Linear(
             torch.cat([take(f"{attention}{name}_proj.weight", hidden, hidden) for name in "qkv"]),
             torch.cat([take(f"{attention}{name}_proj.bias", hidden) for name in "qkv"]),
         )
+        self._qkv = take.sites.place(qkv, {f"{attention}{name}_proj": hidden for name in "qkv"})
         self._out = take_linear(take, attention + "out_proj", hidden, hidden)
         self._inner = take_linear(take, prefix + "mlp.fc1", config.intermediate_size, hidden)
         self._last = take_linear(take, prefix + "mlp.fc2", hidden, config.intermediate_size)

@@ -64,6 +64,9 @@ class QueryVit:
         self._places = spread(places, c.side)  # (side^2, out_hidden_size)
         self._resampler = Resampler(take, self.num_queries, out // _HEAD_DIM, out, hidden, places)
         take.check_empty()
+        self.sites = take.sites
+        for name in heads:
+            self.sites.withdraw(name.removesuffix(".weight"))
 
     def encode(self, items: Sequence[EncoderInput]) -> Iterator[list[torch.Tensor] | None]:
         """Yield `num_layers` times: None, and the last time one (num_queries, out_features) tensor per item."""

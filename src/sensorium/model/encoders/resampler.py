@@ -35,7 +35,7 @@ class Resampler:
         query_places: torch.Tensor | None = None,
     ) -> None:
         self._heads, self._width = num_heads, width
-        self._kv = Linear(take("resampler.kv_proj.weight", width, kv_width)) if kv_width != width else None
+        self._kv = take_linear(take, "resampler.kv_proj", width, kv_width, bias=False) if kv_width != width else None
         self._kv_norm = Norm("layer", take, "resampler.ln_kv", width)
         weights = take("resampler.attn.in_proj_weight", 3 * width, width).view(3, width, width)
         biases = take("resampler.attn.in_proj_bias", 3 * width).view(3, width)

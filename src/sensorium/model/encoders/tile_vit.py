@@ -100,6 +100,8 @@ class TileVit:
         names = ("projector.norm_1", "projector.norm_2") if c.projector_after_norms else ()
         self._after_norms = [Norm("layer", take, name, out, 1e-5) for name in names]
         take.check_empty()
+        self.sites = take.sites
+        self.sites.unused = {name.removesuffix(".weight") for name in weights if self._is_unused(name)}
 
     def encode(self, items: Sequence[EncoderInput]) -> Iterator[list[torch.Tensor] | None]:
         """Yield `num_layers` times: None, and the last time one (num_tokens, out_features) tensor per item."""
@@ -196,13 +198,15 @@ def _take_qkv(take: Taker, prefix: str, hidden: int, bias: bool) -> Linear:
     if prefix + "qkv.weight" in take:
         return take_linear(take, prefix + "qkv", 3 * hidden, hidden, bias)
     weight = torch.cat([take(f"{prefix}{name}.weight", hidden, hidden) for name in "qkv"])
-    return Linear(weight, torch.cat([take(f"{prefix}{name}.bias", hidden) for name in "qkv"]) if bias else None)
+    layer = Linear(weight, torch.cat([take(f"{prefix}{name}.bias", hidden) for name in "qkv"]) if bias else None)
+    return take.sites.place(layer, {prefix + name: hidden for name in "qkv"})
 
 
 def _take_scaled(take: Taker, name: str, out_features: int, in_features: int, scale: torch.Tensor | None) -> Linear:
     """A linear whose output is to be multiplied by `scale`, (out_features,): the factor goes into its weights."""
     weight, bias = take(f"{name}.weight", out_features, in_features), take(f"{name}.bias", out_features)
     if scale is None:
-        return Linear(weight, bias)
+        return take.sites.place(Linear(weight, bias), {name: out_features})
     wide = scale.float()
-    return Linear((weight.float() * wide[:, None]).to(weight.dtype), (bias.float() * wide).to(bias.dtype))
+    layer = Linear((weight.float() * wide[:, None]).to(weight.dtype), (bias.float() * wide).to(bias.dtype))
+    return take.sites.place(layer, {name: out_features}, wide)

@@ -65,6 +65,7 @@ class Vit:
             for index, layer in enumerate(config.deepstack_layers)
         }
         take.check_empty()
+        self.sites = take.sites
 
     def encode(self, items: Sequence[EncoderInput]) -> Iterator[list[torch.Tensor] | None]:
         """Yield `num_layers` times: None, and the last time one (num_tokens, out_features) tensor per item."""

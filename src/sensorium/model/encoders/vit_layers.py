@@ -50,7 +50,8 @@ def activation(name: str) -> Activated:
 def take_linear(take: Taker, name: str, out_features: int, in_features: int, bias: bool = True) -> Linear:
     """Return the linear layer `name`."""
     weight = take(f"{name}.weight", out_features, in_features)
-    return Linear(weight, take(f"{name}.bias", out_features) if bias else None)
+    layer = Linear(weight, take(f"{name}.bias", out_features) if bias else None)
+    return take.sites.place(layer, {name: out_features})
 
 
 class Norm:
