@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_SEVERAL = ("--served-model-name", "--api-key")
+_SEVERAL = ("--served-model-name", "--api-key", "--lora-modules")
 _DOTTED = "--limit-mm-per-prompt."
 
 

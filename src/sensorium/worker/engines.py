@@ -39,7 +39,7 @@ class ChosenModel:
         Raises:
             ConfigurationError: the checkpoint or a setting cannot be used; the message says what to change.
         """
-        path = resolve(settings.model, settings.revision, on_progress)
+        path = resolve(settings.model, settings.revision, on_progress, settings.hub)
         found = msgspec.structs.replace(settings, model=str(path), name=settings.name or settings.model)
         load: LocalLoader = NativeModel.load
         if wants_library(settings, read_json(path / "config.json")):

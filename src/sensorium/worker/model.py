@@ -11,13 +11,14 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
 import torch
 
 from sensorium.engine.sequence import Prompt
 from sensorium.errors import InvalidRequest, SensoriumError
 from sensorium.media.decode import Decoder as MediaDecoder
 from sensorium.prompt.tokenizer import Tokenizer
-from sensorium.types import Event, ModelInfo, Request
+from sensorium.types import Event, Message, ModelInfo, Request, Text
 from sensorium.worker.frames import Tokens
 from sensorium.worker.loop import EngineLoop, Steps
 from sensorium.worker.openmp import single_threaded_pool
@@ -45,6 +46,7 @@ class LoadedModel:
         seed: of requests that bring none; None: a new one for each.
         num_threads: cores the engine computes on.
         end_texts: texts that end an answer.
+        system: the first message of conversations that bring no system message; None: there is none.
     """
 
     def __init__(
@@ -62,11 +64,12 @@ class LoadedModel:
         seed: int | None = None,
         num_threads: int = 1,
         end_texts: tuple[str, ...] = (),
+        system: str | None = None,
     ) -> None:
         self.info = info
         self.tokenizer = tokenizer
         self._builder, self._media_decoder, self._counters = builder, media_decoder, counters
-        self._on_failed = on_failed
+        self._on_failed, self._system = on_failed, system
         self._pool = single_threaded_pool(_NUM_PREPARING, "prepare")
         self._preparing: set[str] = set()
         self._lock = threading.Lock()
@@ -101,7 +104,7 @@ class LoadedModel:
         Raises:
             InvalidRequest: as for `generate`, but for the length.
         """
-        prompt, text = self._builder.build(request, bounded=False)
+        prompt, text = self._builder.build(with_system(request, self._system), bounded=False)
         strings = [self.tokenizer.token_string(token_id) for token_id in prompt.token_ids]
         return Tokens(request.id, prompt.token_ids, text, strings, prompt.media)
 
@@ -136,7 +139,7 @@ class LoadedModel:
 
     def _prepare(self, request: Request, force_decode: bool) -> None:
         try:
-            prompt, text = self._builder.build(request, force_decode=force_decode)
+            prompt, text = self._builder.build(with_system(request, self._system), force_decode=force_decode)
         except SensoriumError as error:
             self._fail(request.id, error)
         except Exception:
@@ -154,3 +157,11 @@ class LoadedModel:
             self._preparing.discard(request_id)
         if wanted:
             self._on_failed(request_id, error)
+
+
+def with_system(request: Request, system: str | None) -> Request:
+    """Return the request with `system` as its first message, if it is a conversation that has no system message."""
+    messages = request.messages
+    if system is None or messages is None or any(message.role == "system" for message in messages):
+        return request
+    return msgspec.structs.replace(request, messages=(Message("system", (Text(system),)), *messages))
