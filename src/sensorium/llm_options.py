@@ -15,7 +15,6 @@ log = logging.getLogger(__name__)
 
 _FIELDS = frozenset(EngineSettings.__struct_fields__) - {"model", "name"}
 _NO_MEANING = (
-    "tokenizer",
     "tokenizer_mode",
     "trust_remote_code",
     "distributed_executor_backend",
@@ -46,7 +45,7 @@ def engine_settings(model: str, options: Mapping[str, Any]) -> EngineSettings:
         raise TypeError(f"LLM() got unknown options: {', '.join(unknown)}")
     if others:
         log.info("LLM: these options have no meaning here and are left out: %s", ", ".join(sorted(others)))
-    for name in ("limit_mm_per_prompt", "mm_processor_kwargs"):
+    for name in ("limit_mm_per_prompt", "mm_processor_kwargs", "override_generation_config"):
         if known.get(name, {}) is None:
             known[name] = {}
     if isinstance(limits := known.get("limit_mm_per_prompt"), Mapping):
@@ -54,6 +53,10 @@ def engine_settings(model: str, options: Mapping[str, Any]) -> EngineSettings:
             known["limit_mm_per_prompt"] = media_counts(limits)
         except ValueError as error:
             raise ConfigurationError(f"limit_mm_per_prompt: {error}") from None
+    if known.get("generation_config", "") is None:
+        known["generation_config"] = "vllm"  # what None meant to vLLM before 0.8
+    if str(known.get("tokenizer")) == str(model):
+        del known["tokenizer"]
     for name in _COUNTS:
         if isinstance(value := known.get(name), int) and value < 1:
             raise ConfigurationError(f"{name} is {value}; it must be 1 or more.")

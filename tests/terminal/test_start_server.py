@@ -95,7 +95,7 @@ def test_adapters_are_handed_over(served: list[Any], folder: Path, monkeypatch: 
         ({}, "set CHECKPOINT_PATH to the model's folder"),
         ({"MODEL_TYPE": "qwen_vll"}, "MODEL_TYPE: 'qwen_vll' is not one of 'qwen_vl', 'llava'"),
         ({"MODEL_TYPE": "llava"}, "is QWenLMHeadModel, but MODEL_TYPE llava means LlavaLlamaForCausalLM or"),
-        ({"TOKENIZER_PATH": "/no/such"}, "TOKENIZER_PATH: there is no folder '/no/such'"),
+        ({"TOKENIZER_PATH": "/no/such"}, "there is no folder '/no/such' to take the tokenizer from"),
         ({"START_PORT": "many"}, "START_PORT: 'many'"),
         ({"TP_SIZE": "2"}, "TP_SIZE: 2 is not in the range"),
         ({"WEIGHT_TYPE": "INT8"}, "WEIGHT_TYPE: 'INT8' is not one of 'auto', 'bfloat16'"),

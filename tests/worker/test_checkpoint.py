@@ -73,7 +73,7 @@ def test_whose_tokenizer_and_template(tmp_path: Path) -> None:
     assert template_folder(model, other) == model
     (other / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
     assert template_folder(model, other) == other
-    with pytest.raises(ConfigurationError, match="no tokenizer folder"):
+    with pytest.raises(ConfigurationError, match=r"There is no folder .* to take the tokenizer from"):
         tokenizer_folder(model, settings(tokenizer=str(tmp_path / "none")))
 
 

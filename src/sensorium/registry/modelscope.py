@@ -77,7 +77,8 @@ def snapshot(repo_id: str, revision: str | None) -> Path | None:
 
 
 def _folder(repo_id: str, revision: str) -> Path:
-    return settings.home() / "hub" / f"modelscope--{repo_id.replace('/', '--')}" / revision.replace("/", "--")
+    # "at-" keeps a revision such as ".." from being another folder.
+    return settings.home() / "hub" / f"modelscope--{repo_id.replace('/', '--')}" / f"at-{revision.replace('/', '--')}"
 
 
 class _Share:

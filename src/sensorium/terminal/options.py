@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import operator
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, get_args
 
 import click
@@ -16,7 +18,6 @@ from sensorium.terminal.values import (
     Bytes,
     Device,
     Dtype,
-    Folder,
     GenerationConfig,
     Limits,
     ProcessorOptions,
@@ -56,7 +57,7 @@ _RUN = (
         envvar=names("SENSORIUM_HUB"),
         help="Where hub ids are looked up; default: huggingface.",
     ),
-    click.option("--tokenizer", type=Folder(), help="Folder with another tokenizer than the model's own."),
+    click.option("--tokenizer", help="Folder with another tokenizer than the model's own."),
     click.option("--generation-config", type=GenerationConfig(), default="auto", help="Sampling defaults from there."),
     click.option(
         "--override-generation-config",
@@ -155,7 +156,7 @@ def engine_settings(model: str, options: dict[str, Any], name: str = "") -> Engi
         )
     common = (
         *("engine", "dtype", "device", "max_model_len", "chat_template", "revision", "seed", "num_threads"),
-        *("tokenizer", "generation_config", "override_generation_config"),
+        *("generation_config", "override_generation_config"),
     )
     serving = (
         "max_num_seqs",
@@ -174,7 +175,23 @@ def engine_settings(model: str, options: dict[str, Any], name: str = "") -> Engi
         given["encoder_cache_bytes"] = options["encoder_cache_memory"]
         given["media"] = media_limits(options)
     hub: Hub = options["hub"] or ("modelscope" if yes_or_no("VLLM_USE_MODELSCOPE") else "huggingface")
-    return EngineSettings(model, name=name or model, hub=hub, mm_processor_kwargs=processor, **given)
+    tokenizer = _tokenizer(options["tokenizer"], model)
+    return EngineSettings(
+        model, name=name or model, hub=hub, tokenizer=tokenizer, mm_processor_kwargs=processor, **given
+    )
+
+
+def _tokenizer(folder: str | None, model: str) -> str | None:
+    """Return the folder of another tokenizer than the model's own.
+
+    Raises:
+        UsageError: it is not there.
+    """
+    if folder is None or folder == model or os.path.realpath(folder) == os.path.realpath(model):
+        return None
+    if not Path(folder).expanduser().is_dir():
+        raise click.UsageError(f"there is no folder {folder!r} to take the tokenizer from.")
+    return folder
 
 
 def _given(name: str) -> bool:

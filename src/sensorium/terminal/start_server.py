@@ -119,7 +119,7 @@ def start_server(model_type: str | None, checkpoint_path: str | None, **options:
         "dtype": _first(options["dtype"], "auto", options["act_type"], options["weight_type"]),
         "max_model_len": options["max_model_len"] or options["max_seq_len"] or None,
         "max_queued": options["concurrency_limit"] or options["max_queued"],
-        "tokenizer": options["tokenizer"] or _other(options["tokenizer_path"], checkpoint_path),
+        "tokenizer": options["tokenizer"] or options["tokenizer_path"] or None,
         "generation_config": options["generation_config_path"] or options["generation_config"],
     }
     served = served_names(options, tuple(filter(None, (model_type, checkpoint_path))))
@@ -130,19 +130,6 @@ def start_server(model_type: str | None, checkpoint_path: str | None, **options:
 
 def _first(chosen: str, unset: str, *others: str | None) -> str:
     return chosen if chosen != unset else next((other for other in others if other), unset)
-
-
-def _other(folder: str | None, checkpoint: str) -> str | None:
-    """Return the tokenizer's folder where it is not the checkpoint's.
-
-    Raises:
-        UsageError: there is no such folder.
-    """
-    if not folder or os.path.realpath(folder) == os.path.realpath(checkpoint):
-        return None
-    if not os.path.isdir(folder):
-        raise click.UsageError(f"TOKENIZER_PATH: there is no folder {folder!r}.")
-    return folder
 
 
 def _adapters(text: str | None) -> tuple[Adapter, ...]:

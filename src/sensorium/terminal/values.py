@@ -127,17 +127,6 @@ class GenerationConfig(click.ParamType[str]):
         return text
 
 
-class Folder(click.ParamType[str]):
-    """A folder that is there."""
-
-    name = "folder"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not Path(str(value)).expanduser().is_dir():
-            self.fail(f"there is no folder {str(value)!r}.", param, ctx)
-        return str(value)
-
-
 class Device(click.ParamType[str]):
     """Where to compute: auto, cpu, cuda, cuda:N."""
 

@@ -101,7 +101,7 @@ def tokenizer_folder(path: Path, settings: EngineSettings) -> Path:
         return path
     folder = Path(settings.tokenizer).expanduser()
     if not folder.is_dir():
-        raise ConfigurationError(f"There is no tokenizer folder {settings.tokenizer!r}.")
+        raise ConfigurationError(f"There is no folder {settings.tokenizer!r} to take the tokenizer from.")
     return folder
 
 
