@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,6 +110,17 @@ def test_limits_on_clips_and_limits_as_current_vllm_writes_them(served: list[Any
     assert (media.max_video_s, media.max_audio_s) == (1.5, 30.0)
 
 
+def test_where_defaults_and_tokenizer_come_from(served: list[Any], tmp_path: Path) -> None:
+    defaults = {"temperature": 0.2, "max_new_tokens": 9, "do_sample": True}
+    line = ["serve", "a/b", "--generation-config", "vllm", "--override-generation-config", json.dumps(defaults)]
+    assert run([*line, "--tokenizer", str(tmp_path), "--hub", "modelscope"]) == 0
+    engine = served[0][0]["a/b"]
+    assert (engine.generation_config, engine.override_generation_config) == ("vllm", defaults)
+    assert (engine.tokenizer, engine.hub) == (str(tmp_path), "modelscope")
+    assert run(["serve", "--model", "a/b", "--tokenizer", "a/b"]) == 0
+    assert served[1][0]["a/b"].tokenizer is None
+
+
 def test_the_key_may_come_from_the_environment(served: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SENSORIUM_API_KEY", "secret")
     assert run(["serve"]) == 0
@@ -146,6 +158,11 @@ def test_the_key_may_come_from_the_environment(served: list[Any], monkeypatch: p
         (["run", "question", "--image", "no/such.png"], "no/such.png"),
         (["chat", "http://127.0.0.1:9"], "No server answers"),
         (["fly"], "fly"),
+        (["serve", "--tokenizer", "/no/such"], "there is no folder '/no/such' to take the tokenizer from"),
+        (["serve", "--generation-config", "/no/such"], "neither auto nor vllm, nor a folder"),
+        (["serve", "--override-generation-config", '{"heat": 1}'], "they are temperature, top_p, top_k"),
+        (["serve", "--override-generation-config", '{"top_k": 1.5}'], "top_k is 1.5; it must be a number"),
+        (["serve", "--override-generation-config", '{"top_p": 2}'], "top_p is 2; it must lie between"),
         (["serve", "--served-model-name", ""], "a --served-model-name is empty."),
     ],
 )

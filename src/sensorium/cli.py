@@ -1,26 +1,27 @@
-"""The command line: `sensorium serve`, `run`, `chat` and `merge-lora`.
+"""The command line: `sensorium serve`, `deploy`, `run`, `chat` and `merge-lora`.
 
 Imports here are few on purpose: `sensorium --version` needs no torch, and `serve` starts its slow part first.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
 import click
 
 from sensorium import __version__
+from sensorium.environment import names
 from sensorium.errors import ConfigurationError, InvalidRequest, SensoriumError
-from sensorium.settings import ServerSettings
 from sensorium.terminal.arguments import normalise
-from sensorium.terminal.options import BUNDLED, engine_settings, media_limits, run_options, serve_options
-from sensorium.terminal.values import Bytes
+from sensorium.terminal.complaints import explained
+from sensorium.terminal.deploy import deploy
+from sensorium.terminal.foreign import REMOTE_CODE, VLLM, foreign_options
+from sensorium.terminal.options import BUNDLED, engine_settings, run_options, serve_options
+from sensorium.terminal.server_options import PORT, served_names, server_options, start
+from sensorium.terminal.start_server import start_server
 
 USAGE_ERROR = 2
-_KEYS = ["SENSORIUM_API_KEY", "VLLM_API_KEY"]
-_SERVER = ServerSettings()
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -31,56 +32,18 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("model", required=False)
-@click.option("--model", "model_option", hidden=True)
-@click.option("--host", default=_SERVER.host, envvar="SENSORIUM_HOST", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=_SERVER.port,
-    envvar="SENSORIUM_PORT",
-    show_default=True,
-    help="0 takes any free one.",
-)
-@click.option("--api-key", "api_keys", multiple=True, envvar=_KEYS, help="Ask for this key; several may be given.")
-@click.option("--served-model-name", "served_names", multiple=True, help="Names in requests; default: MODEL.")
-@click.option("--max-body-bytes", type=Bytes(), default=_SERVER.max_body_bytes, help="Largest request.")
-@click.option("--max-queued", type=click.IntRange(min=1), default=_SERVER.max_queued, help="Requests at once.")
-@click.option("--grace", type=click.FloatRange(min=0), default=_SERVER.grace_s, help="Seconds to finish on SIGTERM.")
+@click.option("--model", "model_option", help="The same as MODEL.")
 @click.option(
     "--merge-lora/--no-merge-lora",
     default=False,
     help="MODEL is an adapter: merge it into its base, in a folder ADAPTER-merged, and serve that.",
 )
-@click.option(
-    "--allowed-lora-path",
-    type=click.Path(exists=True, file_okay=False, resolve_path=True),
-    help="Folder below which adapters may be loaded while serving.",
-)
-@click.option("--preload/--no-preload", default=True, help="Load the model at start, or with the first request.")
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
-    default="info",
-    envvar="SENSORIUM_LOG_LEVEL",
-)
+@PORT
+@server_options
 @run_options
 @serve_options
-def serve(
-    model: str | None,
-    model_option: str | None,
-    host: str,
-    port: int,
-    api_keys: tuple[str, ...],
-    served_names: tuple[str, ...],
-    max_body_bytes: int,
-    max_queued: int,
-    grace: float,
-    merge_lora: bool,
-    allowed_lora_path: str | None,
-    preload: bool,
-    log_level: str,
-    **options: Any,
-) -> int:
+@foreign_options(VLLM)
+def serve(model: str | None, model_option: str | None, merge_lora: bool, **options: Any) -> int:
     """Serve MODEL over an OpenAI-compatible HTTP API.
 
     MODEL is a folder, a hub id such as Qwen/Qwen3-VL-2B-Instruct, or nothing: the small model that comes with
@@ -88,34 +51,17 @@ def serve(
     """
     from sensorium.lora.folder import DEFAULT_NAME, is_adapter
     from sensorium.terminal.merge import merged_model
-    from sensorium.terminal.serve import serve as serve_models
 
     if model and model_option and model != model_option:
         raise click.UsageError(f"two models are given: {model!r} and --model {model_option!r}.")
-    if not all(api_keys):
-        raise click.UsageError("an --api-key is empty.")
-    if not all(served_names):
-        raise click.UsageError("a --served-model-name is empty.")
     chosen = model or model_option or BUNDLED
     if merge_lora:
         chosen = merged_model(chosen)
-    names = served_names or (chosen,)
+    served = served_names(options, (chosen,))
     if is_adapter(chosen):
-        names = tuple(dict.fromkeys((*names, DEFAULT_NAME)))
-    loaded = engine_settings(chosen, options, names[0])
-    settings = ServerSettings(
-        host=host,
-        port=port,
-        api_keys=api_keys,
-        max_body_bytes=max_body_bytes,
-        max_queued=max_queued,
-        grace_s=grace,
-        preload=preload,
-        media=media_limits(options),
-        lora_root=allowed_lora_path,
-        lora_anywhere=os.environ.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "").lower() in ("1", "true"),
-    )
-    return serve_models(dict.fromkeys(names, loaded), settings, log_level)
+        served = tuple(dict.fromkeys((*served, DEFAULT_NAME)))
+    loaded = engine_settings(chosen, options, served[0])
+    return start(dict.fromkeys(served, loaded), options)
 
 
 @cli.command()
@@ -125,6 +71,7 @@ def serve(
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer; default: what the context leaves.")
 @click.option("--temperature", type=click.FloatRange(0, 100), help="0: always the likeliest token.")
 @run_options
+@foreign_options([REMOTE_CODE])
 def run(
     words: tuple[str, ...],
     images: tuple[str, ...],
@@ -148,11 +95,12 @@ def run(
 
 @cli.command()
 @click.argument("model", required=False, metavar="[MODEL|URL]")
-@click.option("--api-key", envvar=_KEYS, help="Key of the server at URL.")
+@click.option("--api-key", envvar=names("SENSORIUM_API_KEY"), help="Key of the server at URL.")
 @click.option("--system", help="What the model is told first.")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer; default: what the context leaves.")
 @click.option("--temperature", type=click.FloatRange(0, 100), help="0: always the likeliest token.")
 @run_options
+@foreign_options([REMOTE_CODE])
 def chat(
     model: str | None,
     api_key: str | None,
@@ -185,6 +133,10 @@ def merge_lora(adapter: str, base_model: str | None, output: str | None) -> int:
     return 0
 
 
+cli.add_command(deploy)
+cli.add_command(start_server)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; end the process with 0, 2 for a wrong use or setting, and 1 for any other failure."""
     sys.exit(_main(normalise(sys.argv[1:] if arguments is None else arguments)))
@@ -199,7 +151,7 @@ def _main(arguments: list[str]) -> int:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "sensorium"
-        return _fail(f"{error.format_message()} See `{command} --help`.", USAGE_ERROR)
+        return _fail(f"{explained(error)} See `{command} --help`.", USAGE_ERROR)
     except (ConfigurationError, InvalidRequest) as error:
         return _fail(error.message, USAGE_ERROR)
     except SensoriumError as error:

@@ -15,7 +15,6 @@ log = logging.getLogger(__name__)
 
 _FIELDS = frozenset(EngineSettings.__struct_fields__) - {"model", "name"}
 _NO_MEANING = (
-    "tokenizer",
     "tokenizer_mode",
     "trust_remote_code",
     "distributed_executor_backend",
@@ -57,7 +56,21 @@ def engine_settings(model: str, options: Mapping[str, Any]) -> EngineSettings:
         raise TypeError(f"LLM() got unknown options: {', '.join(unknown)}")
     if others:
         log.info("LLM: these options have no meaning here and are left out: %s", ", ".join(sorted(others)))
-    for name in ("limit_mm_per_prompt", "mm_processor_kwargs"):
+    _mend(known, model)
+    try:
+        # A round trip, because constructing a struct checks no types.
+        return msgspec.convert({**known, "model": str(model), "name": str(model)}, EngineSettings)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"LLM() got an option of the wrong type: {error}") from None
+
+
+def _mend(known: dict[str, Any], model: str) -> None:
+    """Write vLLM's forms of values in ours.
+
+    Raises:
+        ConfigurationError: a value cannot be.
+    """
+    for name in ("limit_mm_per_prompt", "mm_processor_kwargs", "override_generation_config"):
         if known.get(name, {}) is None:
             known[name] = {}
     if isinstance(limits := known.get("limit_mm_per_prompt"), Mapping):
@@ -65,14 +78,13 @@ def engine_settings(model: str, options: Mapping[str, Any]) -> EngineSettings:
             known["limit_mm_per_prompt"] = media_counts(limits)
         except ValueError as error:
             raise ConfigurationError(f"limit_mm_per_prompt: {error}") from None
+    if known.get("generation_config", "") is None:
+        known["generation_config"] = "vllm"  # what None meant to vLLM before 0.8
+    if str(known.get("tokenizer")) == str(model):
+        del known["tokenizer"]
     for name in _COUNTS:
         if isinstance(value := known.get(name), int) and value < 1:
             raise ConfigurationError(f"{name} is {value}; it must be 1 or more.")
     if "dtype" in known:
         dtype = str(known["dtype"]).removeprefix("torch.")
         known["dtype"] = _DTYPES.get(dtype, dtype)
-    try:
-        # A round trip, because constructing a struct checks no types.
-        return msgspec.convert({**known, "model": str(model), "name": str(model)}, EngineSettings)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(f"LLM() got an option of the wrong type: {error}") from None

@@ -12,6 +12,7 @@ import msgspec
 import platformdirs
 
 Engine = Literal["auto", "native", "transformers"]
+Hub = Literal["huggingface", "modelscope"]
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -36,6 +37,7 @@ class MediaLimits(msgspec.Struct, frozen=True):
     decode_memory_bytes: int = 1 * GIB  # RLIMIT_AS of a decoding child
     fetch_timeout_s: float = 10.0  # whole download, redirects included
     fetch_video_timeout_s: float = 30.0
+    fetch_audio_timeout_s: float = 10.0
     max_redirects: int = 3
     allow_private: bool = False  # loopback, private and link-local addresses
     allowed_local_path: str | None = None  # file:// URLs are refused unless below this folder
@@ -73,6 +75,8 @@ class EngineSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     model: str  # a local directory, or a hub id such as Qwen/Qwen3-VL-2B-Instruct
     name: str = ""  # the name in responses; default: `model`
     revision: str | None = None
+    hub: Hub = "huggingface"  # where a hub id is looked up
+    tokenizer: str | None = None  # a folder whose tokenizer and chat template replace the checkpoint's
     engine: Engine = "auto"  # native: ours; transformers: that library's model, one request after another
     dtype: str = "auto"  # auto | bfloat16 | float16 | float32
     device: str = "auto"  # auto | cpu | cuda | cuda:N
@@ -88,6 +92,9 @@ class EngineSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     limit_mm_per_prompt: dict[str, int] = {}
     mm_processor_kwargs: dict[str, Any] = {}  # server-wide max_pixels, fps, ...
     chat_template: str | None = None  # a file or the template itself; default: the checkpoint's
+    system: str | None = None  # first message of conversations that bring no system message
+    generation_config: str = "auto"  # sampling defaults: auto: the checkpoint's; vllm: none; or a folder that has them
+    override_generation_config: dict[str, Any] = {}  # of single ones: temperature, top_p, max_new_tokens, ...
     num_threads: int | None = None
     seed: int | None = None  # of requests that bring none; None: a new one for each
     media: MediaLimits = MediaLimits()
@@ -110,6 +117,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     preload: bool = True
     lora_root: str | None = None  # adapters may be loaded from below this folder while serving
     lora_anywhere: bool = False  # ... and from everywhere
+    stalled_after_s: float = 600.0  # an engine that is in one step for longer is killed
     media: MediaLimits = MediaLimits()
 
 

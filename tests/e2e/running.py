@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,11 @@ START_S = 120.0
 
 
 class Running:
-    """A server that is ready, its base URL and its processes."""
+    """A server that is ready, its base URL and its processes; `output` is what it printed, once it has ended."""
 
     def __init__(self, process: subprocess.Popen[str], port: int) -> None:
         self.process = process
+        self.output = ""
         self.url = f"http://127.0.0.1:{port}"
 
     def client(self, **options: Any) -> OpenAI:
@@ -53,14 +54,31 @@ class Running:
 
 
 @contextmanager
-def serve(arguments: Sequence[str], home: Path) -> Iterator[Running]:
-    """Start the server, wait until it is ready, and end it by SIGTERM."""
+def serve(
+    arguments: Sequence[str],
+    home: Path,
+    command: Sequence[str] = ("sensorium", "serve"),
+    variables: Mapping[str, str] | None = None,
+    port_option: str = "--port",
+    api_key: str = "EMPTY",
+) -> Iterator[Running]:
+    """Start the server, wait until it is ready, and end it by SIGTERM.
+
+    Args:
+        command: a module and its first arguments.
+        variables: of the environment, beside those of this process.
+        port_option: how the port is told: an option, or a variable (a name without dashes).
+        api_key: what the server asks for, if it was told one.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "SENSORIUM_HOME": str(home), "OMP_WAIT_POLICY": "passive"}
+    environment = {**os.environ, "SENSORIUM_HOME": str(home), "OMP_WAIT_POLICY": "passive", **(variables or {})}
+    told = [f"{port_option}={port}"] if port_option.startswith("-") else []
+    if not told:
+        environment[port_option] = str(port)
     process = subprocess.Popen(
-        [sys.executable, "-m", "sensorium", "serve", *arguments, "--port", str(port)],
+        [sys.executable, "-m", *command, *arguments, *told],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -68,25 +86,26 @@ def serve(arguments: Sequence[str], home: Path) -> Iterator[Running]:
     )
     running = Running(process, port)
     try:
-        _wait(running)
+        _wait(running, api_key)
         yield running
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         try:
-            process.communicate(timeout=40)
+            running.output = process.communicate(timeout=40)[0]
         except subprocess.TimeoutExpired:
             process.kill()
             raise
 
 
-def _wait(running: Running) -> None:
+def _wait(running: Running, api_key: str) -> None:
     deadline = time.monotonic() + START_S
+    key = {"Authorization": f"Bearer {api_key}"}
     while time.monotonic() < deadline:
         if running.process.poll() is not None:
             raise AssertionError(f"the server ended: {running.process.communicate()[0]}")
         try:
-            if httpx.get(f"{running.url}/ready").status_code == 200:
+            if httpx.get(f"{running.url}/ready", headers=key).status_code == 200:
                 return
         except httpx.TransportError:
             pass

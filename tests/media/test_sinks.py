@@ -28,7 +28,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "ssl": ("media/download.py",),
     "httpcore": ("media/download.py",),
-    "httpx": ("registry/download.py", "terminal/remote.py"),
+    "httpx": ("registry/download.py", "registry/modelscope.py", "terminal/remote.py"),
     "huggingface_hub": ("registry/download.py", "registry/hub.py"),
     "urllib.request": (),
     "urllib3": (),

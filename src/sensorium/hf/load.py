@@ -22,7 +22,7 @@ from sensorium.prompt.template import ChatTemplate
 from sensorium.registry.hub import resolve
 from sensorium.settings import EngineSettings
 from sensorium.types import Event, ModelInfo
-from sensorium.worker.checkpoint import default_sampling, eos_token_ids, pick_device, read_json
+from sensorium.worker.checkpoint import eos_token_ids, pick_device, read_json, sampling_defaults
 from sensorium.worker.loop import exit_process
 from sensorium.worker.model import LoadedModel, no_adapters
 
@@ -46,12 +46,14 @@ class LibraryModel(LoadedModel):
             ConfigurationError: the library is missing or cannot load it, or a setting cannot be used.
         """
         started = time.monotonic()
-        path = resolve(settings.model, settings.revision, on_progress)
+        path = resolve(settings.model, settings.revision, on_progress, settings.hub)
         config = read_json(path / "config.json")
         if names := ", ".join(sorted(settings.mm_processor_kwargs.keys() - set(VIDEO_KWARGS))):
             raise ConfigurationError(f"{names} cannot be set with the engine transformers; leave them out.")
         if settings.lora or settings.lora_modules:
             raise no_adapters()
+        if settings.tokenizer is not None:
+            raise ConfigurationError("A tokenizer of its own cannot be set with the engine transformers; leave it out.")
         on_progress("importing transformers", 0.0)
         multimodal = takes_media(config)
         device = pick_device(settings.device)
@@ -91,7 +93,7 @@ class LibraryModel(LoadedModel):
             path=str(path),
             max_model_len=max_model_len,
             modalities=("text", *placeholders),
-            default_sampling=default_sampling(generation),
+            default_sampling=sampling_defaults(generation, settings),
             dtype=str(dtype).removeprefix("torch."),
             device=str(device),
             weights_bytes=sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers())),
@@ -120,6 +122,7 @@ class LibraryModel(LoadedModel):
             counters,
             settings.seed,
             num_threads,
+            system=settings.system,
         )
 
 

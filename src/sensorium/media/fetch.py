@@ -121,7 +121,7 @@ class _Fetcher:
         max_bytes, timeout_s = {
             "image": (limits.max_bytes, limits.fetch_timeout_s),
             "video": (limits.max_video_bytes, limits.fetch_video_timeout_s),
-            "audio": (limits.max_audio_bytes, limits.fetch_timeout_s),
+            "audio": (limits.max_audio_bytes, limits.fetch_audio_timeout_s),
         }[kind]
         scheme = url[:8].partition(":")[0].lower()
         try:

@@ -62,7 +62,7 @@ def download(repo_id: str, revision: str | None, on_progress: Progress) -> Path:
     if cached is not None and not missing(cached):
         on_progress("download", 1.0)
         return cached
-    if _offline():
+    if offline():
         state = f"only partly there: {', '.join(missing(cached)[:3])} missing" if cached else "not there yet"
         raise ConfigurationError(
             f"Cannot reach the hub to download {repo_id!r}: HF_HUB_OFFLINE is set, and the model is {state} in "
@@ -74,7 +74,7 @@ def download(repo_id: str, revision: str | None, on_progress: Progress) -> Path:
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
         names = wanted(sizes)
         total = sum(sizes[name] for name in names)
-        _check_space(repo_id, cache, total - _bytes_in(cached))
+        check_space(repo_id, cache, total - bytes_in(cached))
         on_progress("download", 0.0)
         folder = snapshot_download(
             repo_id,
@@ -101,15 +101,22 @@ def snapshot(repo_id: str, revision: str | None) -> Path | None:
     return folder if folder is not None and folder.is_dir() else None
 
 
-def _offline() -> bool:
+def offline() -> bool:
+    """Whether the user forbade the network."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
 
 
-def _bytes_in(folder: Path | None) -> int:
+def bytes_in(folder: Path | None) -> int:
+    """Return the size of all files below a folder."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder else 0
 
 
-def _check_space(repo_id: str, cache: Path, needed: int) -> None:
+def check_space(repo_id: str, cache: Path, needed: int) -> None:
+    """Refuse a download of `needed` bytes that the disk of `cache` has no room for.
+
+    Raises:
+        ConfigurationError: the message has both numbers.
+    """
     place = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
     free = shutil.disk_usage(place).free
     if needed > free:
@@ -147,6 +154,15 @@ def _progress_class(total: int, on_progress: Progress) -> type[Any]:
     return Reporter
 
 
+def disk_reason(repo_id: str, error: Exception) -> ConfigurationError | None:
+    """Say what the disk refused; None where it was something else that failed."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ConfigurationError(f"The disk was full while {repo_id!r} came in. Make room, or set SENSORIUM_HOME.")
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS):
+        return ConfigurationError(f"{settings.home() / 'hub'} cannot be written. Set SENSORIUM_HOME to another folder.")
+    return None
+
+
 def _reason(repo_id: str, revision: str | None, endpoint: str | None, error: Exception) -> ConfigurationError:
     """Say plainly why a download failed."""
     from huggingface_hub import errors
@@ -162,10 +178,8 @@ def _reason(repo_id: str, revision: str | None, endpoint: str | None, error: Exc
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return ConfigurationError(f"{repo_id!r} has no revision {revision!r} at {hub}.")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ConfigurationError(f"The disk was full while {repo_id!r} came in. Make room, or set SENSORIUM_HOME.")
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS):
-        return ConfigurationError(f"{settings.home() / 'hub'} cannot be written. Set SENSORIUM_HOME to another folder.")
+    if (reason := disk_reason(repo_id, error)) is not None:
+        return reason
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
         return ConfigurationError(f"{hub} answered {status} when asked for {repo_id!r}. Try again later.")

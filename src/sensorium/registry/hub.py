@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sensorium.errors import ConfigurationError
+from sensorium.registry import modelscope
 from sensorium.registry.download import Progress, download, snapshot
+from sensorium.settings import Hub
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,11 +22,17 @@ BUNDLED = ("tiny-vl",)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def resolve(model: str, revision: str | None = None, on_progress: Progress = lambda phase, fraction: None) -> Path:
+def resolve(
+    model: str,
+    revision: str | None = None,
+    on_progress: Progress = lambda phase, fraction: None,
+    hub: Hub = "huggingface",
+) -> Path:
     """Return the folder that holds `model`: a directory, a bundled name, or a hub id such as Qwen/Qwen3-VL-2B-Instruct.
 
     Hub models are kept below `SENSORIUM_HOME`/hub; one that is there complete is used without asking the hub.
-    `HF_HUB_OFFLINE`, `HF_ENDPOINT` and `HF_TOKEN` are honoured.
+    `HF_HUB_OFFLINE` means either hub; `HF_ENDPOINT` and `HF_TOKEN`, or `MODELSCOPE_ENDPOINT` and
+    `MODELSCOPE_API_TOKEN`, are honoured.
 
     Raises:
         ConfigurationError: no such directory or model, no access, no network, or no space on the disk.
@@ -36,17 +44,19 @@ def resolve(model: str, revision: str | None = None, on_progress: Progress = lam
         return _bundled(model)
     if not _HUB_ID.fullmatch(model):
         raise ConfigurationError(_not_found(model))
-    return _checked(download(model, revision, on_progress))
+    load = modelscope.download if hub == "modelscope" else download
+    return _checked(load(model, revision, on_progress))
 
 
-def on_this_machine(model: str, revision: str | None = None) -> Path | None:
+def on_this_machine(model: str, revision: str | None = None, hub: Hub = "huggingface") -> Path | None:
     """Return the folder in which `resolve` would find `model` now, complete or not; None: it would have to download."""
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
     if model in BUNDLED:
         return _bundled(model)
-    return snapshot(model, revision) if _HUB_ID.fullmatch(model) else None
+    find = modelscope.snapshot if hub == "modelscope" else snapshot
+    return find(model, revision) if _HUB_ID.fullmatch(model) else None
 
 
 def _checked(folder: Path) -> Path:

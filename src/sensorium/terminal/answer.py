@@ -58,7 +58,9 @@ class LocalModel:
         """Yield the answer in pieces."""
         from sensorium.types import SamplingParams
 
-        sampling = {**self._llm.info.default_sampling, "max_tokens": max_tokens}
+        sampling = {"max_tokens": None, **self._llm.info.default_sampling}
+        if max_tokens is not None:
+            sampling["max_tokens"] = max_tokens
         if temperature is not None:
             sampling["temperature"] = temperature
         return self._llm.stream(messages, SamplingParams(**sampling))

@@ -26,7 +26,7 @@ def merge_adapter(adapter: str, base: str | None, output: str | None) -> Path:
         return merge(adapter, base, Path(output) if output else merged_path(adapter), on_progress)
 
 
-def merged_model(adapter: str) -> str:
+def merged_model(adapter: str, base: str | None = None) -> str:
     """Return the folder of the merged model; one that is there already is used as it is.
 
     The merging is done by a process of its own: the gateway stays without torch.
@@ -41,6 +41,7 @@ def merged_model(adapter: str) -> str:
         click.echo(f"{output} is there already and is served; remove it to merge again.", err=True)
         return str(output)
     command = [sys.executable, "-m", "sensorium", "merge-lora", adapter, "--output", str(output)]
+    command += ["--base-model", base] if base else []
     if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
         raise ConfigurationError(f"{adapter} could not be merged; serve it unmerged, or mend what is named above.")
     return str(output)

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import functools
 import operator
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
-from sensorium.settings import GIB, Engine, EngineSettings, MediaLimits
-from sensorium.terminal.values import Bytes, Device, Dtype, Limits, LoraModule, ProcessorOptions, Template
+from sensorium.environment import flag, names
+from sensorium.settings import GIB, Engine, EngineSettings, Hub, MediaLimits
+from sensorium.terminal.foreign import note, noted
+from sensorium.terminal.values import (
+    Bytes,
+    Device,
+    Dtype,
+    GenerationConfig,
+    Limits,
+    LoraModule,
+    ProcessorOptions,
+    SamplingDefaults,
+    Seconds,
+    Template,
+)
 
 BUNDLED = "tiny-vl"
 Command = Callable[..., Any]
 
 _AT_LEAST_1 = click.IntRange(min=1)
-_SECONDS = click.FloatRange(min=0.0, min_open=True)
+_SECONDS = Seconds()
 _MEDIA = MediaLimits()
 _DEFAULT = EngineSettings("")
 
@@ -38,9 +52,22 @@ _RUN = (
     click.option("--max-pixels", type=_AT_LEAST_1, help="Largest picture; larger ones are shrunk."),
     click.option("--chat-template", type=Template(), help="A file or the template itself; default: the model's."),
     click.option("--revision", help="Branch, tag or commit on the hub."),
+    click.option(
+        "--hub",
+        type=click.Choice(list(get_args(Hub))),
+        envvar=names("SENSORIUM_HUB"),
+        help="Where hub ids are looked up; default: huggingface.",
+    ),
+    click.option("--tokenizer", help="Folder with another tokenizer than the model's own."),
+    click.option("--generation-config", type=GenerationConfig(), default="auto", help="Sampling defaults from there."),
+    click.option(
+        "--override-generation-config",
+        type=SamplingDefaults(),
+        default={},
+        help='Single sampling defaults, as JSON: {"temperature": 0.2, "max_new_tokens": 512}.',
+    ),
     click.option("--seed", type=int, help="For requests that bring none; default: a new one for each."),
     click.option("--threads", "num_threads", type=_AT_LEAST_1, help="Threads to compute with; default: all cores."),
-    click.option("--trust-remote-code", is_flag=True, help="Not needed: every model's code is built in."),
 )
 
 _SERVE = (
@@ -63,6 +90,27 @@ _SERVE = (
         help='{"image": 5} or image=5,video=2; may be repeated; default: no limit.',
     ),
     click.option("--tensor-parallel-size", type=click.IntRange(1, 1), default=1, hidden=True),
+    click.option(
+        "--image-fetch-timeout",
+        type=_SECONDS,
+        default=_MEDIA.fetch_timeout_s,
+        envvar=names("SENSORIUM_IMAGE_FETCH_TIMEOUT"),
+        help="Seconds to fetch a picture in.",
+    ),
+    click.option(
+        "--video-fetch-timeout",
+        type=_SECONDS,
+        default=_MEDIA.fetch_video_timeout_s,
+        envvar=names("SENSORIUM_VIDEO_FETCH_TIMEOUT"),
+        help="Seconds to fetch a video in.",
+    ),
+    click.option(
+        "--audio-fetch-timeout",
+        type=_SECONDS,
+        default=_MEDIA.fetch_audio_timeout_s,
+        envvar=names("SENSORIUM_AUDIO_FETCH_TIMEOUT"),
+        help="Seconds to fetch a sound in.",
+    ),
     click.option("--max-image-bytes", type=Bytes(), default=_MEDIA.max_bytes, help="Of the encoded file."),
     click.option("--max-image-pixels", type=_AT_LEAST_1, default=_MEDIA.max_pixels, help="Width times height."),
     click.option("--max-video-bytes", type=Bytes(), default=_MEDIA.max_video_bytes, help="Of the encoded file."),
@@ -108,16 +156,26 @@ def serve_options(command: Command) -> Command:
 
 
 def engine_settings(model: str, options: dict[str, Any], name: str = "") -> EngineSettings:
-    """Return the settings that the options of `run_options` and `serve_options` describe."""
-    if options["trust_remote_code"]:
-        click.echo("--trust-remote-code is not needed and has no effect: no code of a checkpoint is run.", err=True)
+    """Return the settings that the options of `run_options` and `serve_options` describe.
+
+    What was given without effect is named in one line on standard error.
+    """
+    if _given("gpu_memory_utilization") and not options["device"].startswith("cuda"):
+        note(f"--gpu-memory-utilization {options['gpu_memory_utilization']:g}", "unless the model is on a GPU")
+    if _given("tensor_parallel_size"):
+        note("--tensor-parallel-size 1", "a model runs on one device")
+    if line := noted():
+        click.echo(line, err=True)
     pixels = {name: value for name in ("min_pixels", "max_pixels") if (value := options[name]) is not None}
     processor = {**options["mm_processor_kwargs"], **pixels}
     if processor.get("min_pixels", 1) > processor.get("max_pixels", processor.get("min_pixels", 1)):
         raise click.UsageError(
             f"min_pixels is {processor['min_pixels']}, more than max_pixels, {processor['max_pixels']}.",
         )
-    common = ("engine", "dtype", "device", "max_model_len", "chat_template", "revision", "seed", "num_threads")
+    common = (
+        *("engine", "dtype", "device", "max_model_len", "chat_template", "revision", "seed", "num_threads"),
+        *("generation_config", "override_generation_config"),
+    )
     serving = (
         "max_num_seqs",
         "max_num_batched_tokens",
@@ -139,7 +197,41 @@ def engine_settings(model: str, options: dict[str, Any], name: str = "") -> Engi
         given["kv_cache_bytes"] = options["kv_cache_memory"]
         given["encoder_cache_bytes"] = options["encoder_cache_memory"]
         given["media"] = media_limits(options)
-    return EngineSettings(model, name=name or model, mm_processor_kwargs=processor, **given)
+    hub: Hub = options["hub"] or ("modelscope" if yes_or_no("VLLM_USE_MODELSCOPE") else "huggingface")
+    tokenizer = _tokenizer(options["tokenizer"], model)
+    return EngineSettings(
+        model, name=name or model, hub=hub, tokenizer=tokenizer, mm_processor_kwargs=processor, **given
+    )
+
+
+def _tokenizer(folder: str | None, model: str) -> str | None:
+    """Return the folder of another tokenizer than the model's own.
+
+    Raises:
+        UsageError: it is not there.
+    """
+    if folder is None or folder == model or os.path.realpath(folder) == os.path.realpath(model):
+        return None
+    if not Path(folder).expanduser().is_dir():
+        raise click.UsageError(f"there is no folder {folder!r} to take the tokenizer from.")
+    return folder
+
+
+def _given(name: str) -> bool:
+    source = click.get_current_context().get_parameter_source(name)
+    return source not in (None, click.core.ParameterSource.DEFAULT)
+
+
+def yes_or_no(variable: str) -> bool | None:
+    """Return what an environment variable says; None where it is not set.
+
+    Raises:
+        UsageError: it says neither yes nor no.
+    """
+    try:
+        return flag(variable)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _lora_modules(modules: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -164,6 +256,9 @@ def media_limits(options: dict[str, Any]) -> MediaLimits:
         max_audio_s=options["max_audio_seconds"],
         # Three bytes a pixel, decoded and converted once each, beside the decoder's own needs.
         decode_memory_bytes=max(_MEDIA.decode_memory_bytes, 8 * options["max_image_pixels"] + GIB // 2),
+        fetch_timeout_s=options["image_fetch_timeout"],
+        fetch_video_timeout_s=options["video_fetch_timeout"],
+        fetch_audio_timeout_s=options["audio_fetch_timeout"],
         allow_private=options["allow_private_media"],
         allowed_local_path=options["allowed_local_media_path"],
     )

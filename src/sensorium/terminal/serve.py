@@ -39,7 +39,13 @@ def serve(models: dict[str, EngineSettings], settings: ServerSettings, log_level
 
     def make_pool() -> Pool:
         nonlocal pool
-        pool = Pool(models, launcher=launcher, keep_loaded=settings.preload, on_progress=progress.show)
+        pool = Pool(
+            models,
+            launcher=launcher,
+            stalled_after_s=settings.stalled_after_s,
+            keep_loaded=settings.preload,
+            on_progress=progress.show,
+        )
         return pool
 
     def on_ready(url: str) -> None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 import click
 
+from sensorium.errors import InvalidRequest
 from sensorium.settings import media_counts
+from sensorium.types import SamplingParams
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_SAME_DTYPES = {"half": "float16", "float": "float32"}
+_SAME_DTYPES = {"half": "float16", "fp16": "float16", "bf16": "bfloat16", "float": "float32", "fp32": "float32"}
 _PROCESSOR = ("min_pixels", "max_pixels", "max_patches", "max_dynamic_patch", "max_slice_nums")
 _FRAMES = ("fps", "num_frames", "max_frames")  # of videos; all but fps are whole numbers
 _MOST_FPS = 1000
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens", "do_sample")
 
 
 class Bytes(click.ParamType[int]):
@@ -90,6 +94,58 @@ class LoraModule(click.ParamType[tuple[str, str]]):
         return name, path
 
 
+class Seconds(click.ParamType[float]):
+    """A time above 0."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = math.nan
+        if not 0 < seconds < math.inf:
+            self.fail(f"{value!r} is no time; write seconds, such as 10 or 2.5.", param, ctx)
+        return seconds
+
+
+class SamplingDefaults(click.ParamType[dict[str, Any]]):
+    """Sampling defaults by the names of generation_config.json: '{"temperature": 0.2, "max_new_tokens": 512}'."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
+        options = value if isinstance(value, dict) else _json_object(self, str(value), param, ctx)
+        for name, given in options.items():
+            if name not in _SAMPLING:
+                self.fail(f"{name!r} is no sampling default; they are {', '.join(_SAMPLING)}.", param, ctx)
+            kind = bool if name == "do_sample" else int if name in ("top_k", "max_new_tokens") else (int, float)
+            if not isinstance(given, kind) or isinstance(given, bool) != (kind is bool):
+                self.fail(
+                    f"{name} is {given!r}; it must be {'true or false' if kind is bool else 'a number'}.", param, ctx
+                )
+        fields = {name: given for name, given in options.items() if name != "do_sample"}
+        if "max_new_tokens" in fields:
+            fields["max_tokens"] = fields.pop("max_new_tokens")
+        try:
+            SamplingParams(**fields)
+        except InvalidRequest as error:
+            self.fail(error.message.replace("max_tokens", "max_new_tokens"), param, ctx)
+        return options
+
+
+class GenerationConfig(click.ParamType[str]):
+    """Where sampling defaults come from: auto (the checkpoint), vllm (nowhere), or a folder."""
+
+    name = "auto|vllm|folder"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if text not in ("auto", "vllm") and not (Path(text).expanduser() / "generation_config.json").is_file():
+            self.fail(f"{text!r} is neither auto nor vllm, nor a folder with generation_config.json.", param, ctx)
+        return text
+
+
 class Device(click.ParamType[str]):
     """Where to compute: auto, cpu, cuda, cuda:N."""
 
@@ -114,10 +170,10 @@ class Template(click.ParamType[str]):
 
 
 class Dtype(click.Choice[str]):
-    """The numbers to compute with; `half` and `float` are other names of two of them."""
+    """The numbers to compute with, also by the names that vLLM, swift and rtp-llm give them, in any case."""
 
     def __init__(self) -> None:
-        super().__init__(["auto", "bfloat16", "float16", "float32", *_SAME_DTYPES])
+        super().__init__(["auto", "bfloat16", "float16", "float32", *_SAME_DTYPES], case_sensitive=False)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         chosen = super().convert(value, param, ctx)

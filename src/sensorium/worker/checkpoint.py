@@ -11,6 +11,7 @@ import torch
 
 from sensorium.errors import ConfigurationError, SensoriumError
 from sensorium.prompt.tokenizer import Tokenizer
+from sensorium.settings import EngineSettings
 from sensorium.types import SamplingParams
 
 log = logging.getLogger(__name__)
@@ -53,17 +54,63 @@ def pick_device(wanted: str) -> torch.device:
     return device
 
 
-def default_sampling(generation: dict[str, Any]) -> dict[str, Any]:
-    """The checkpoint's own sampling defaults; do_sample false means greedy, as in transformers."""
+def sampling_defaults(generation: dict[str, Any], settings: EngineSettings) -> dict[str, Any]:
+    """Return the model's defaults of SamplingParams: the operator's overrides over those of generation_config.json.
+
+    `generation` is the checkpoint's file; `settings.generation_config` may name a folder with another, or "vllm" for
+    none.
+
+    Raises:
+        ConfigurationError: the folder has no such file, or an override is out of range.
+    """
+    if settings.generation_config == "vllm":
+        generation = {}
+    elif settings.generation_config != "auto":
+        generation = read_json(Path(settings.generation_config) / "generation_config.json")
+    found = _sampling(generation)
+    try:
+        SamplingParams(**found)
+    except (SensoriumError, TypeError) as error:
+        log.warning("generation_config.json is ignored: %s", error)
+        found = {}
+    overridden = _sampling(settings.override_generation_config)
+    try:
+        SamplingParams(**overridden)
+    except (SensoriumError, TypeError) as error:
+        raise ConfigurationError(f"override_generation_config: {error}") from None
+    return found | overridden
+
+
+def _sampling(generation: dict[str, Any]) -> dict[str, Any]:
+    """Take what SamplingParams knows from transformers' names; do_sample false means greedy, as there."""
     found = {name: generation[name] for name in _SAMPLING_FIELDS if generation.get(name) is not None}
     if generation.get("do_sample") is False:
         found = {name: value for name, value in found.items() if name == "repetition_penalty"} | {"temperature": 0.0}
-    try:
-        SamplingParams(**found)
-    except SensoriumError as error:
-        log.warning("generation_config.json is ignored: %s", error)
-        return {}
+    if generation.get("max_new_tokens") is not None:
+        found["max_tokens"] = generation["max_new_tokens"]
     return found
+
+
+def tokenizer_folder(path: Path, settings: EngineSettings) -> Path:
+    """Return the folder whose tokenizer is used with the checkpoint at `path`.
+
+    Raises:
+        ConfigurationError: `settings.tokenizer` names no folder.
+    """
+    if settings.tokenizer is None:
+        return path
+    folder = Path(settings.tokenizer).expanduser()
+    if not folder.is_dir():
+        raise ConfigurationError(f"There is no folder {settings.tokenizer!r} to take the tokenizer from.")
+    return folder
+
+
+def template_folder(path: Path, tokenizer: Path) -> Path:
+    """Return the folder whose chat template is used: the tokenizer's, where it has one, else the checkpoint's."""
+    if (tokenizer / "chat_template.jinja").is_file():
+        return tokenizer
+    files = ("chat_template.json", "tokenizer_config.json")
+    return tokenizer if any("chat_template" in read_json(tokenizer / name, missing={}) for name in files) else path
 
 
 def eos_token_ids(

@@ -43,7 +43,7 @@ class ChosenModel:
         name, lora = settings.name or settings.model, settings.lora
         if is_adapter(settings.model):
             settings, lora = msgspec.structs.replace(settings, model=base_of(settings.model)), settings.model
-        path = resolve(settings.model, settings.revision, on_progress)
+        path = resolve(settings.model, settings.revision, on_progress, settings.hub)
         found = msgspec.structs.replace(settings, model=str(path), name=name, lora=lora)
         load: LocalLoader = NativeModel.load
         if wants_library(settings, read_json(path / "config.json")):

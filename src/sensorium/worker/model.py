@@ -11,13 +11,14 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
 import torch
 
 from sensorium.engine.sequence import Prompt
 from sensorium.errors import ConfigurationError, InvalidRequest, SensoriumError
 from sensorium.media.decode import Decoder as MediaDecoder
 from sensorium.prompt.tokenizer import Tokenizer
-from sensorium.types import Adapter, Event, ModelInfo, Request
+from sensorium.types import Adapter, Event, Message, ModelInfo, Request, Text
 from sensorium.worker.adapters import Adapters
 from sensorium.worker.frames import Tokens
 from sensorium.worker.loop import EngineLoop, Steps
@@ -47,6 +48,7 @@ class LoadedModel:
         num_threads: cores the engine computes on.
         end_texts: texts that end an answer.
         adapters: what `builder` takes them from; None: this engine kind runs none.
+        system: the first message of conversations that bring no system message; None: there is none.
     """
 
     def __init__(
@@ -65,12 +67,12 @@ class LoadedModel:
         num_threads: int = 1,
         end_texts: tuple[str, ...] = (),
         adapters: Adapters | None = None,
+        system: str | None = None,
     ) -> None:
         self.info = info
         self.tokenizer = tokenizer
         self._builder, self._media_decoder, self._counters = builder, media_decoder, counters
-        self._on_failed = on_failed
-        self._adapters = adapters
+        self._on_failed, self._system, self._adapters = on_failed, system, adapters
         self._pool = single_threaded_pool(_NUM_PREPARING, "prepare")
         self._preparing: set[str] = set()
         self._lock = threading.Lock()
@@ -111,7 +113,7 @@ class LoadedModel:
         Raises:
             InvalidRequest: as for `generate`, but for the length.
         """
-        prompt, text = self._builder.build(request, bounded=False)
+        prompt, text = self._builder.build(with_system(request, self._system), bounded=False)
         strings = [self.tokenizer.token_string(token_id) for token_id in prompt.token_ids]
         return Tokens(request.id, prompt.token_ids, text, strings, prompt.media)
 
@@ -161,7 +163,7 @@ class LoadedModel:
 
     def _prepare(self, request: Request, force_decode: bool) -> None:
         try:
-            prompt, text = self._builder.build(request, force_decode=force_decode)
+            prompt, text = self._builder.build(with_system(request, self._system), force_decode=force_decode)
         except SensoriumError as error:
             self._fail(request.id, error)
         except Exception:
@@ -186,3 +188,11 @@ def no_adapters() -> ConfigurationError:
     return ConfigurationError(
         "The engine transformers runs no adapters beside the weights; merge yours: `sensorium merge-lora ADAPTER`."
     )
+
+
+def with_system(request: Request, system: str | None) -> Request:
+    """Return the request with `system` as its first message, if it is a conversation that has no system message."""
+    messages = request.messages
+    if system is None or messages is None or any(message.role == "system" for message in messages):
+        return request
+    return msgspec.structs.replace(request, messages=(Message("system", (Text(system),)), *messages))

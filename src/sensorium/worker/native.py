@@ -29,7 +29,14 @@ from sensorium.registry.hub import resolve
 from sensorium.settings import EngineSettings
 from sensorium.types import Adapter, Event, ModelInfo
 from sensorium.worker.adapters import Adapters
-from sensorium.worker.checkpoint import default_sampling, eos_token_ids, pick_device, read_json
+from sensorium.worker.checkpoint import (
+    eos_token_ids,
+    pick_device,
+    read_json,
+    sampling_defaults,
+    template_folder,
+    tokenizer_folder,
+)
 from sensorium.worker.loop import exit_process
 from sensorium.worker.model import LoadedModel
 from sensorium.worker.prompting import PromptBuilder
@@ -59,7 +66,7 @@ class NativeModel(LoadedModel):
             ConfigurationError: the checkpoint or a setting cannot be used; the message says what to change.
         """
         started = time.monotonic()
-        path = resolve(settings.model, settings.revision, on_progress)
+        path = resolve(settings.model, settings.revision, on_progress, settings.hub)
         config = read_json(path / "config.json")
         family = families.find(config)
         tower = find_tower(family, config, path, on_progress)
@@ -87,7 +94,8 @@ class NativeModel(LoadedModel):
         adapters = _adapters(settings, family, config, decoder, encoders)
         plan = plan_memory(settings, decoder)
         engine = Engine(decoder, encoders, plan.limits)
-        tokenizer = Tokenizer.load(path, family.cut_at)
+        tokenizer_path = tokenizer_folder(path, settings)
+        tokenizer = Tokenizer.load(tokenizer_path, family.cut_at)
         files = _read_files(path) | (_read_files(tower.path) if tower else {})
         generation = read_json(path / "generation_config.json", missing={})
         chat_format = family.chat_formats.get(str(generation.get("chat_format")))
@@ -96,7 +104,7 @@ class NativeModel(LoadedModel):
             family,
             checkpoint,
             tokenizer,
-            _template(path, settings, family, tokenizer, chat_format),
+            _template(template_folder(path, tokenizer_path), settings, family, tokenizer, chat_format),
             _processors(family, checkpoint, settings, plan.max_model_len),
             media_decoder,
             engine.encoder_cache,
@@ -112,7 +120,7 @@ class NativeModel(LoadedModel):
             path=str(path),
             max_model_len=plan.max_model_len,
             modalities=family.modalities,
-            default_sampling=default_sampling(generation),
+            default_sampling=sampling_defaults(generation, settings),
             dtype=str(dtype).removeprefix("torch."),
             device=str(device),
             weights_bytes=weights_bytes,
@@ -138,7 +146,8 @@ class NativeModel(LoadedModel):
             settings.seed,
             num_threads,
             family.end_texts,
-            adapters,
+            system=settings.system,
+            adapters=adapters,
         )
 
 

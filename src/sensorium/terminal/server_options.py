@@ -1,0 +1,107 @@
+"""The options of the server itself, shared by every command that starts one, and the start they all end in."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from sensorium.environment import names
+from sensorium.settings import EngineSettings, ServerSettings
+from sensorium.terminal.options import media_limits, yes_or_no
+from sensorium.terminal.values import Bytes, Seconds
+
+Command = Callable[..., Any]
+_SERVER = ServerSettings()
+
+PORT = click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=_SERVER.port,
+    envvar=names("SENSORIUM_PORT"),
+    show_default=True,
+    help="0 takes any free one.",
+)
+_OPTIONS = (
+    click.option(
+        "--host", default=_SERVER.host, envvar=names("SENSORIUM_HOST"), show_default=True, help="Address to listen on."
+    ),
+    click.option(
+        "--api-key",
+        "api_keys",
+        multiple=True,
+        envvar=names("SENSORIUM_API_KEY"),
+        help="Ask for this key; several may be given.",
+    ),
+    click.option("--served-model-name", "served_names", multiple=True, help="Names in requests; default: MODEL."),
+    click.option("--max-body-bytes", type=Bytes(), default=_SERVER.max_body_bytes, help="Largest request."),
+    click.option("--max-queued", type=click.IntRange(min=1), default=_SERVER.max_queued, help="Requests at once."),
+    click.option(
+        "--grace", type=click.FloatRange(min=0), default=_SERVER.grace_s, help="Seconds to finish on SIGTERM."
+    ),
+    click.option(
+        "--allowed-lora-path",
+        type=click.Path(exists=True, file_okay=False, resolve_path=True),
+        help="Folder below which adapters may be loaded while serving.",
+    ),
+    click.option("--preload/--no-preload", default=True, help="Load the model at start, or with the first request."),
+    click.option(
+        "--engine-timeout",
+        type=Seconds(),
+        default=_SERVER.stalled_after_s,
+        envvar=names("SENSORIUM_ENGINE_TIMEOUT"),
+        help="Seconds one step may take before its worker is replaced.",
+    ),
+    click.option(
+        "--log-level",
+        type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+        default="info",
+        envvar=names("SENSORIUM_LOG_LEVEL"),
+        help="How much is logged.",
+    ),
+)
+
+
+def server_options(command: Command) -> Command:
+    """Add the options of the server, but for its port."""
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), command)
+
+
+def start(models: dict[str, EngineSettings], options: dict[str, Any]) -> int:
+    """Serve models, by the names in requests, as the options say; return the exit status.
+
+    Raises:
+        UsageError: a key is empty.
+        SensoriumError: it cannot start.
+    """
+    from sensorium.terminal.serve import serve
+
+    if not all(options["api_keys"]):
+        raise click.UsageError("an --api-key is empty.")
+    settings = ServerSettings(
+        host=options["host"],
+        port=options["port"],
+        api_keys=options["api_keys"],
+        max_body_bytes=options["max_body_bytes"],
+        max_queued=options["max_queued"],
+        grace_s=options["grace"],
+        preload=options["preload"],
+        lora_root=options["allowed_lora_path"],
+        lora_anywhere=bool(yes_or_no("VLLM_ALLOW_RUNTIME_LORA_UPDATING")),
+        stalled_after_s=options["engine_timeout"],
+        media=media_limits(options),
+    )
+    return serve(models, settings, options["log_level"])
+
+
+def served_names(options: dict[str, Any], default: Sequence[str]) -> tuple[str, ...]:
+    """Return the names in requests: `--served-model-name`, or else the default ones, each once.
+
+    Raises:
+        UsageError: a name is empty.
+    """
+    if not all(options["served_names"]):
+        raise click.UsageError("a --served-model-name is empty.")
+    return tuple(dict.fromkeys(options["served_names"] or default))
