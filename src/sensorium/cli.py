@@ -45,6 +45,7 @@ def cli() -> None:
 @click.option("--max-body-bytes", type=Bytes(), default=_SERVER.max_body_bytes, help="Largest request.")
 @click.option("--max-queued", type=click.IntRange(min=1), default=_SERVER.max_queued, help="Requests at once.")
 @click.option("--grace", type=click.FloatRange(min=0), default=_SERVER.grace_s, help="Seconds to finish on SIGTERM.")
+@click.option("--trust-request-chat-template", is_flag=True, help="Run chat templates that come with requests.")
 @click.option("--preload/--no-preload", default=True, help="Load the model at start, or with the first request.")
 @click.option(
     "--log-level",
@@ -64,6 +65,7 @@ def serve(
     max_body_bytes: int,
     max_queued: int,
     grace: float,
+    trust_request_chat_template: bool,
     preload: bool,
     log_level: str,
     **options: Any,
@@ -92,6 +94,7 @@ def serve(
         max_queued=max_queued,
         grace_s=grace,
         preload=preload,
+        trust_request_chat_template=trust_request_chat_template,
         media=media_limits(options),
     )
     return serve_models(dict.fromkeys(names, loaded), settings, log_level)

@@ -103,6 +103,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     max_queued: int = 256  # requests waiting or running, over all models; more are refused with Retry-After
     grace_s: float = 30.0  # SIGTERM: how long running requests may take to finish
     preload: bool = True
+    trust_request_chat_template: bool = False  # run templates that come with requests, in the sandbox
     media: MediaLimits = MediaLimits()
 
 

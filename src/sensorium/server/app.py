@@ -13,9 +13,10 @@ from sensorium import __version__, way
 from sensorium.errors import SensoriumError, TooLarge
 from sensorium.protocol.chat import ChatBody
 from sensorium.protocol.completions import CompletionBody
+from sensorium.protocol.rtp import RawBody
 from sensorium.protocol.tokens import DetokenizeBody, TokenizeBody
 from sensorium.registry.interface import Pool
-from sensorium.server import routes
+from sensorium.server import routes, rtp_routes
 from sensorium.server.auth import Auth
 from sensorium.server.docs import docs, request_body, write_openapi
 from sensorium.server.gate import Admission, Gate
@@ -27,7 +28,9 @@ from sensorium.settings import ServerSettings
 
 ROUTES = (
     ("POST", "/v1/chat/completions", routes.chat_completions, ChatBody),
+    ("POST", "/chat/completions", routes.chat_completions, ChatBody),
     ("POST", "/v1/completions", routes.completions, CompletionBody),
+    ("POST", "/", rtp_routes.raw, RawBody),
     ("GET", "/v1/models", routes.models, None),
     ("GET", "/v1/models/{model_id:path}", routes.model, None),
     ("POST", "/tokenize", routes.tokenize, TokenizeBody),
@@ -40,7 +43,7 @@ ROUTES = (
     ("GET", "/docs", docs, None),
     ("GET", "/", routes.root, None),
 )
-BODIES: list[type[pydantic.BaseModel]] = [ChatBody, CompletionBody, TokenizeBody, DetokenizeBody]
+BODIES: list[type[pydantic.BaseModel]] = [ChatBody, CompletionBody, RawBody, TokenizeBody, DetokenizeBody]
 
 
 def create_app(pool: Pool, settings: ServerSettings, fetch: way.Fetch | None = None) -> FastAPI:
