@@ -53,8 +53,8 @@ class Running:
 
 
 @contextmanager
-def serve(arguments: Sequence[str], home: Path) -> Iterator[Running]:
-    """Start the server, wait until it is ready, and end it by SIGTERM."""
+def serve(arguments: Sequence[str], home: Path, key: str = "EMPTY") -> Iterator[Running]:
+    """Start the server, wait until it is ready, and end it by SIGTERM. `key` is its API key, if it has one."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -68,7 +68,7 @@ def serve(arguments: Sequence[str], home: Path) -> Iterator[Running]:
     )
     running = Running(process, port)
     try:
-        _wait(running)
+        _wait(running, key)
         yield running
     finally:
         if process.poll() is None:
@@ -80,13 +80,13 @@ def serve(arguments: Sequence[str], home: Path) -> Iterator[Running]:
             raise
 
 
-def _wait(running: Running) -> None:
+def _wait(running: Running, key: str) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if running.process.poll() is not None:
             raise AssertionError(f"the server ended: {running.process.communicate()[0]}")
         try:
-            if httpx.get(f"{running.url}/ready").status_code == 200:
+            if httpx.get(f"{running.url}/ready", headers={"Authorization": f"Bearer {key}"}).status_code == 200:
                 return
         except httpx.TransportError:
             pass

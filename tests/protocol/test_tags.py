@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensorium.errors import InvalidRequest
-from sensorium.protocol.tags import Item, Place, cut
+from sensorium.protocol.tags import MAX_TAGS, Item, Place, cut
 
 HERE = "messages[0].content"
 BASE64 = "/9j/4AAQSkZJRgABAQAAAQABAAD" * 4
@@ -134,6 +134,10 @@ def test_nothing_is_lost_and_nothing_is_added(words: list[str]) -> None:
     assert written.replace(" ", "") == text.replace(" ", "")
 
 
-def test_a_long_text_takes_linear_time() -> None:
-    assert len(pieces("<image>" * 50_000)) == 50_000
-    assert len(pieces("<img> " * 50_000)) == 1
+def test_a_text_of_many_tags_is_read_up_to_a_number() -> None:
+    assert len(pieces("<image>" * MAX_TAGS)) == MAX_TAGS
+    assert len(pieces("<img> " * MAX_TAGS)) == 1
+    assert len(pieces("<audio>" + "a." * 1_000_000)) == 2
+    for tag in ("<image>", "<img>", "</img>"):
+        with pytest.raises(InvalidRequest, match="more than 20,000 media tags"):
+            pieces(tag * (MAX_TAGS + 1))

@@ -74,11 +74,12 @@ def read_tags(drafts: Sequence[Draft], listed: Sequence[MediaSource]) -> None:
     speakers = [draft for draft in drafts if draft.role in _SPEAKERS]
     num_before = _num_media([draft.parts for draft in speakers])
     read = [[piece for part in draft.parts for piece in _pieces(part)] for draft in speakers]
-    in_use = bool(listed) or _num_media(read) > num_before
-    gaps = [piece for pieces in read for piece in pieces if isinstance(piece, _Gap)] if in_use else []
+    if not listed and _num_media(read) == num_before:
+        return
+    gaps = [piece for pieces in read for piece in pieces if isinstance(piece, _Gap)]
     first, filled = _matched(gaps, listed)
     for draft, pieces in zip(speakers, read, strict=True):
-        draft.parts = _joined([filled.get(piece, piece) if isinstance(piece, _Gap) else piece for piece in pieces])
+        draft.parts = [filled[piece] if isinstance(piece, _Gap) else piece for piece in pieces]
     if first:
         user = next((draft for draft in drafts if draft.role == "user"), None)
         if user is None:
@@ -107,12 +108,10 @@ def _pieces(part: Written | MediaSource) -> list[_Piece]:
     return pieces
 
 
-def _matched(
-    gaps: Sequence[_Gap], listed: Sequence[MediaSource]
-) -> tuple[list[MediaSource], dict[_Gap, Written | MediaSource]]:
-    """Return the media without a tag, and what fills the gaps."""
+def _matched(gaps: Sequence[_Gap], listed: Sequence[MediaSource]) -> tuple[list[MediaSource], dict[_Gap, MediaSource]]:
+    """Return the media without a tag, and what fills each gap."""
     first: list[MediaSource] = []
-    filled: dict[_Gap, Written | MediaSource] = {}
+    filled: dict[_Gap, MediaSource] = {}
     for kind in dict.fromkeys(LISTS.values()):
         mine = [gap for gap in gaps if gap.place.kind == kind]
         items = [source for source in listed if source.kind == kind]
@@ -122,19 +121,6 @@ def _matched(
         first += items[:missing]
         filled |= dict(zip(mine, items[missing:], strict=True))
     return first, filled
-
-
-def _joined(pieces: Sequence[_Piece]) -> list[Written | MediaSource]:
-    """Return the parts, with tags that are text in one piece with the text around them."""
-    parts: list[Written | MediaSource] = []
-    for piece in pieces:
-        text = Written(piece.place.tag, piece.part.where, piece.part.whole) if isinstance(piece, _Gap) else piece
-        last = parts[-1] if parts else None
-        if isinstance(last, Written) and isinstance(text, Written) and last.where == text.where:
-            parts[-1] = Written(last.text + text.text, text.where, text.whole)
-        else:
-            parts.append(text)
-    return parts
 
 
 def _too_many_tags(kind: Modality, gaps: Sequence[_Gap], num_items: int) -> InvalidRequest:

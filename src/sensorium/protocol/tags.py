@@ -18,6 +18,7 @@ from sensorium.types import Modality
 
 PAIRS: dict[str, Modality] = {"img": "image", "audio": "audio", "video": "video"}
 PLACES: dict[str, Modality] = {"<image>": "image", "<img/>": "image", "<audio>": "audio", "<video>": "video"}
+MAX_TAGS = 20_000  # in one text; looking for them is the gateway's work
 _TAG = re.compile("|".join(map(re.escape, (*PLACES, "<img>", *(f"</{name}>" for name in PAIRS)))))
 _ADDRESS = re.compile(
     r"\s*(?:https?://|file:/|data:[\w/+.-]*[;,]|[\w+/=-]{60,}"  # a line of base64 has 60 characters or more
@@ -53,11 +54,13 @@ def cut(text: str, where: str, *, pairs: bool = True, strict: bool = False) -> I
         strict: half a pair of <img> is an error whatever follows.
 
     Raises:
-        InvalidRequest: a pair is not closed, not opened, or empty.
+        InvalidRequest: a pair is not closed, not opened, or empty, or there are more than MAX_TAGS.
     """
     done = 0
-    for match in _TAG.finditer(text) if "<" in text else ():
+    for number, match in enumerate(_TAG.finditer(text) if "<" in text else ()):
         tag, start = match[0], match.start()
+        if number >= MAX_TAGS:
+            raise InvalidRequest(f"`{where}` has more than {MAX_TAGS:,} media tags; send fewer.", param=where)
         if start < done:  # the end of a pair
             continue
         item = _item(text, match, where, strict) if pairs else None
