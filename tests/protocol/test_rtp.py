@@ -51,7 +51,7 @@ def test_the_seeds_two_prompts() -> None:
 def test_urls_without_tags_stand_in_front() -> None:
     assert said(parse(prompt="x", images=["a", "b"])) == [["(a)", "\n", "(b)", "\n", "x"]]
     assert said(parse(prompt="<image>\nx<image>", urls=["a", "b"])) == [["(a)", "\nx", "(b)"]]
-    assert said(parse(prompt="<image>x<video>")) == [["<image>", "x", "<video>"]]
+    assert said(parse(prompt="<image>x<video>")) == [["<image>", "x<video>"]]
     assert said(parse(prompt="<video>http://v</video>")) == [["<video>http://v</video>"]]
 
 

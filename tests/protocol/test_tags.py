@@ -112,6 +112,11 @@ def test_places_only() -> None:
     assert pieces(text, pairs=False) == ["<img>http://a</img> ", Place("image", "<image>", 20), " <img>http://b"]
 
 
+def test_one_kind_only() -> None:
+    text = "<video> http://v </video><audio><image>"
+    assert pieces(text, only="image") == ["<video> http://v </video><audio>", Place("image", "<image>", 32)]  # type: ignore[arg-type]
+
+
 fragments = st.sampled_from(
     ["<img>", "</img>", "<image>", "<img/>", "<audio>", "</audio>", "<video>", "</video>", "http://a", "x y", "<", ">"]
 )

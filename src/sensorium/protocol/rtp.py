@@ -63,13 +63,8 @@ def parse_raw(body: RawBody, model: str, request_id: str, key_salt: str = "") ->
     Raises:
         InvalidRequest: `param` is the path of the offending field.
     """
-    configs = [(body, "")]
-    for name in ("generation_config", "generate_config"):
-        config = getattr(body, name)
-        if config is not None:
-            configs.insert(0, (config, f"{name}."))
-    fields = DEFAULTS | {k: v for config, path in configs for k, v in sampling_fields(config, path).items()}
-    given = Given(fields, wire=WIRE)
+    configs = _configs(body)
+    given = Given(_sampling(configs), wire=WIRE)
     sampling = given.over({})
     texts, batch = _texts(body)
     whole = Request(request_id, sampling, cache_salt=key_salt)
@@ -91,19 +86,38 @@ def parse_raw(body: RawBody, model: str, request_id: str, key_salt: str = "") ->
             for number, ((text, where), media) in enumerate(zip(texts, urls, strict=True))
         ]
 
-    def asks(name: str) -> bool:
-        return any(getattr(config, name) for config, _ in configs)
-
-    sequences = any((config.num_return_sequences or 0) > 0 for config, _ in configs)
-    stream = bool(body.stream) or asks("yield_generator")
-    incremental = asks("return_incremental")
+    stream = bool(body.stream) or _asked(configs, "yield_generator")
+    incremental = _asked(configs, "return_incremental")
     if incremental and not stream:
         raise InvalidRequest(
             "`return_incremental` needs `yield_generator` to be true.", param="generate_config.return_incremental"
         )
     return RawRequest(
-        prompts, batch, sequences, stream, incremental, asks("return_input_ids"), asks("return_output_ids")
+        prompts,
+        batch=batch,
+        sequences=_asked(configs, "num_return_sequences"),
+        stream=stream,
+        incremental=incremental,
+        input_ids=_asked(configs, "return_input_ids"),
+        output_ids=_asked(configs, "return_output_ids"),
     )
+
+
+def _configs(body: RawBody) -> list[tuple[GenerateConfig, str]]:
+    """Return where the body says how to answer, each place with its path; later ones win."""
+    places = ((body.generation_config, "generation_config."), (body.generate_config, "generate_config."), (body, ""))
+    return [(config, path) for config, path in places if config is not None]
+
+
+def _sampling(configs: Sequence[tuple[GenerateConfig, str]]) -> dict[str, Any]:
+    fields = dict(DEFAULTS)
+    for config, path in configs:
+        fields |= sampling_fields(config, path)
+    return fields
+
+
+def _asked(configs: Sequence[tuple[GenerateConfig, str]], name: str) -> bool:
+    return any(getattr(config, name) for config, _ in configs)
 
 
 def _parsed(
@@ -126,8 +140,8 @@ def prompt_parts(text: str, where: str, urls: Sequence[MediaSource]) -> list[Wri
     Raises:
         InvalidRequest: a tag is half a pair, or tags and `urls` differ in number.
     """
-    pieces = list(cut(text, where, strict=True))
-    gaps = [piece for piece in pieces if isinstance(piece, Place) and _is_gap(piece, bool(urls))]
+    pieces = list(cut(text, where, strict=True, only="image"))
+    gaps = [piece for piece in pieces if isinstance(piece, Place) and (urls or piece.tag == "<img/>")]
     if gaps and len(gaps) != len(urls):
         at = ", ".join(str(gap.at) for gap in gaps[:10])
         raise InvalidRequest(
@@ -143,21 +157,14 @@ def prompt_parts(text: str, where: str, urls: Sequence[MediaSource]) -> list[Wri
         for source in urls:
             parts += [source, Written("\n", where)]
     for piece in pieces:
-        if isinstance(piece, Item) and piece.kind == "image":
+        if isinstance(piece, Item):
             parts.append(MediaSource("image", piece.url, f"{where}.<img>[{num_inline}]"))
             num_inline += 1
-        elif isinstance(piece, Place) and _is_gap(piece, bool(urls)):
-            parts.append(next(waiting))
         elif isinstance(piece, str):
             parts.append(Written(piece, where))
-        else:  # of another kind: text
-            inside = f"{piece.url}</{piece.tag[1:]}" if isinstance(piece, Item) else ""
-            parts.append(Written(piece.tag + inside, where))
+        else:
+            parts.append(next(waiting) if gaps else Written(piece.tag, where))
     return parts
-
-
-def _is_gap(place: Place, has_urls: bool) -> bool:
-    return place.tag == "<img/>" or (place.tag == "<image>" and has_urls)
 
 
 def _texts(body: RawBody) -> tuple[list[tuple[str, str]], bool]:

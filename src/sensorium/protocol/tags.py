@@ -19,7 +19,8 @@ from sensorium.types import Modality
 PAIRS: dict[str, Modality] = {"img": "image", "audio": "audio", "video": "video"}
 PLACES: dict[str, Modality] = {"<image>": "image", "<img/>": "image", "<audio>": "audio", "<video>": "video"}
 MAX_TAGS = 20_000  # in one text; looking for them is the gateway's work
-_TAG = re.compile("|".join(map(re.escape, (*PLACES, "<img>", *(f"</{name}>" for name in PAIRS)))))
+_KINDS = PLACES | {f"{mark}{name}>": kind for name, kind in PAIRS.items() for mark in ("<", "</")}
+_TAG = re.compile("|".join(map(re.escape, _KINDS)))
 _ADDRESS = re.compile(
     r"\s*(?:https?://|file:/|data:[\w/+.-]*[;,]|[\w+/=-]{60,}"  # a line of base64 has 60 characters or more
     r"|[^\s<>]+\.(?:jpe?g|png|gif|webp|bmp|mp4|webm|mkv|avi|mov|wav|mp3|flac|ogg|m4a)\b)",
@@ -45,13 +46,16 @@ class Place:
     at: int
 
 
-def cut(text: str, where: str, *, pairs: bool = True, strict: bool = False) -> Iterator[str | Item | Place]:
+def cut(
+    text: str, where: str, *, pairs: bool = True, strict: bool = False, only: Modality | None = None
+) -> Iterator[str | Item | Place]:
     """Yield the pieces of `text`: its plain text, and its tags.
 
     Args:
         where: the path of `text`, for errors.
         pairs: look for pairs too, not only for places.
         strict: half a pair of <img> is an error whatever follows.
+        only: tags of other kinds are text.
 
     Raises:
         InvalidRequest: a pair is not closed, not opened, or empty, or there are more than MAX_TAGS.
@@ -61,7 +65,7 @@ def cut(text: str, where: str, *, pairs: bool = True, strict: bool = False) -> I
         tag, start = match[0], match.start()
         if number >= MAX_TAGS:
             raise InvalidRequest(f"`{where}` has more than {MAX_TAGS:,} media tags; send fewer.", param=where)
-        if start < done:  # the end of a pair
+        if start < done or only not in (None, _KINDS[tag]):  # the end of a pair, or not wanted
             continue
         item = _item(text, match, where, strict) if pairs else None
         if item is not None:
