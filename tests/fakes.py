@@ -64,7 +64,7 @@ class EchoModel:
         self.running += 1
         finished = False
         try:
-            yield Started(request.id, len(text))
+            yield Started(request.id, len(text), prompt=text)
             answer, finish, stop = self.answer(text, request, room)
             for place, character in enumerate(answer):
                 await asyncio.sleep(self.delay_s)
@@ -100,9 +100,11 @@ class EchoModel:
     @staticmethod
     def text(request: Request) -> str:
         """Return what is said again."""
-        if request.messages is None:
-            return request.prompt if request.prompt is not None else "".join(map(chr, request.prompt_token_ids or []))
-        parts = request.messages[-1].content
+        if isinstance(request.prompt, str):
+            return request.prompt
+        if request.messages is None and request.prompt is None:
+            return "".join(map(chr, request.prompt_token_ids or []))
+        parts = request.messages[-1].content if request.messages else request.prompt or ()
         return "".join(
             part.text
             if isinstance(part, Text)

@@ -44,7 +44,8 @@ def test_every_option_arrives(served: list[Any]) -> None:
         --gpu_memory_utilization .8 --kv-cache-memory 2GiB --block-size 32 --no-enable-prefix-caching
         --encoder-cache-memory 64MiB --min-pixels 100 --max-pixels 2000 --revision main --seed 3 --threads 2
         --trust-remote-code --allow-private-media --max-image-bytes 5MiB --max-image-pixels 1000 --grace 5
-        --limit_mm_per_prompt image=5,video=2 --tensor-parallel-size=1 --log-level debug --no-preload"""
+        --limit_mm_per_prompt image=5,video=2 --tensor-parallel-size=1 --log-level debug --no-preload
+        --trust-request-chat-template"""
     assert run([*line.split(), "--chat-template", "{{ messages }}"]) == 0
     models, settings, log_level = served[0]
     assert list(models) == ["a", "b"]
@@ -67,6 +68,8 @@ def test_every_option_arrives(served: list[Any]) -> None:
     assert (engine.media.max_bytes, engine.media.max_pixels, engine.media.allow_private) == (5 * MIB, 1000, True)
     assert (settings.host, settings.port, settings.api_keys) == ("0.0.0.0", 9000, ("k1", "k2"))
     assert (settings.grace_s, settings.preload, log_level) == (5.0, False, "debug")
+    assert settings.trust_request_chat_template
+    assert not ServerSettings().trust_request_chat_template
 
 
 def test_limits_and_processor_options_as_json(served: list[Any]) -> None:

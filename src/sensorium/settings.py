@@ -118,6 +118,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     lora_root: str | None = None  # adapters may be loaded from below this folder while serving
     lora_anywhere: bool = False  # ... and from everywhere
     stalled_after_s: float = 600.0  # an engine that is in one step for longer is killed
+    trust_request_chat_template: bool = False  # run templates that come with requests, in the sandbox
     media: MediaLimits = MediaLimits()
 
 

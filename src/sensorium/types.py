@@ -180,14 +180,14 @@ class Adapter(msgspec.Struct, frozen=True):
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     """One generation request, ready for a model: exactly one of `messages`, `prompt`, `prompt_token_ids`.
 
-    `prompt` is text in which the model's own control tokens count (a rendered template); text inside
-    `messages` never becomes a control token.
+    `prompt` is text in which the model's own control tokens count (a rendered template), or pieces of such text with
+    the places of media between them; text inside `messages` never becomes a control token.
     """
 
     id: str
     sampling: SamplingParams
     messages: tuple[Message, ...] | None = None
-    prompt: str | None = None
+    prompt: str | tuple[Part, ...] | None = None
     prompt_token_ids: list[int] | None = None
     media: tuple[MediaItem, ...] = ()
     add_generation_prompt: bool = True

@@ -61,7 +61,7 @@ def test_wrong_lists() -> None:
     assert refused(MediaSource("video", LIST, "here"), max_video_bytes=150).code == "media_too_large"
     assert "frame 0: it has" in refused(MediaSource("video", LIST, "here"), max_bytes=40).message
     assert "frame 4 is empty" in refused(MediaSource("video", LIST + ",", "here")).message
-    assert "frame 4: the data URL is not valid" in refused(MediaSource("video", LIST + ",A*A=", "here")).message
+    assert "frame 4: it is not valid base64" in refused(MediaSource("video", LIST + ",A*A=", "here")).message
     error = refused(MediaSource("video", "", "here", frames=("data:,a",) * 5), max_video_frames=4)
     assert (error.code, error.param) == ("media_too_large", "here")
 

@@ -184,6 +184,10 @@ def test_a_template_with_parts_that_writes_no_pictures_gets_the_marker_as_text()
         (request(Message("user", (Text("x"),)), media=1), "0 media parts, but 1"),
         (Request("r", SamplingParams(), prompt="a<|image_pad|>b"), "1 image placeholders, but 0"),
         (
+            Request("r", SamplingParams(), prompt=(Text("a"), MediaSlot("image", 0))),
+            "`prompt` has 1 media parts, but 0",
+        ),
+        (
             Request("r", SamplingParams(), prompt="x", media=(MediaItem("image", b"", "i"),)),
             "0 image placeholders, but 1",
         ),
@@ -198,6 +202,15 @@ def test_a_template_with_parts_that_writes_no_pictures_gets_the_marker_as_text()
 def test_what_does_not_fit_is_refused_with_numbers(req: Request, words: str) -> None:
     with pytest.raises(InvalidRequest, match=words):
         run(req, template(tiny.QWEN_VL))
+
+
+def test_a_raw_prompt_in_parts_has_markers_in_the_places_of_media() -> None:
+    items = (MediaItem("image", b"", "i"),)
+    parts = (Text("<|im_start|>user\nPicture 1:"), MediaSlot("image", 0), Text("\n这是什么<|im_end|>"))
+    ids, text = run(Request("r", SamplingParams(), prompt=parts, media=items), template(tiny.QWEN_VL))
+    whole = f"<|im_start|>user\nPicture 1:{MARKER['image']}\n这是什么<|im_end|>"
+    assert text == whole
+    assert ids == run(Request("r", SamplingParams(), prompt=whole, media=items), template(tiny.QWEN_VL))[0]
 
 
 def test_raw_prompts_count_control_tokens() -> None:

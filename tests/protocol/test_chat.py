@@ -95,13 +95,20 @@ def test_generation_prompt() -> None:
     assert not parse(add_generation_prompt=False).request.add_generation_prompt
 
 
-@pytest.mark.parametrize("name", sorted(REFUSED))
+@pytest.mark.parametrize("name", sorted(REFUSED.keys() - ChatBody.model_fields.keys()))
 def test_refused_by_name(name: str) -> None:
     for quiet in (None, [], {}, *REFUSED[name]):
         parse(**{name: quiet})
     with pytest.raises(InvalidRequest) as caught:
         parse(**{name: "something"})
     assert caught.value.param == name
+    assert f"`{name}` is not supported by this server" in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["length_penalty", "use_beam_search", "num_beams", "early_stopping", "best_of"])
+def test_beams_are_refused_with_the_reason(name: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"does not search with beams|draws several answers"):
+        parse(**{name: 3})
 
 
 def test_unknown_fields_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,7 @@ from sensorium.errors import ContextLengthExceeded, InvalidRequest, MediaError
 from sensorium.hf.processor import LibraryProcessor
 from sensorium.media.decode import Decoder as MediaDecoder
 from sensorium.media.options import VIDEO_KWARGS, video_sampling
-from sensorium.prompt.build import build, check_slots, render_chat
+from sensorium.prompt.build import build, check_slots, render_chat, slots_of, written
 from sensorium.prompt.template import ChatTemplate
 from sensorium.prompt.tokenizer import Tokenizer
 from sensorium.settings import MediaLimits
@@ -110,14 +110,14 @@ class LibraryPromptBuilder:
         assert self._processor is not None
         foreign: list[tuple[int, int, list[int]]] = []
         if request.messages is not None:
-            check_slots(request.messages, [item.kind for item in request.media])
+            check_slots(slots_of(request.messages), [item.kind for item in request.media], "messages")
             guard, text = render_chat(request, self._tokenizer, self._template, self._placeholders)
             foreign = [
                 (start, end, guard.plain(text[start:end], at_start=start == 0)) for start, end in guard.foreign(text)
             ]
             shown, add_special_tokens = guard.unbroken(text), self._needs_bos(text)
         elif request.prompt is not None:
-            text = shown = request.prompt
+            text = shown = written(request.prompt, self._placeholders, [item.kind for item in request.media])
             add_special_tokens = request.add_special_tokens
         else:
             raise InvalidRequest(

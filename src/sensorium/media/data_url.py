@@ -26,7 +26,7 @@ def decode_data_url(url: str, max_bytes: int) -> bytes:
     label, comma, payload = url.partition(",")
     if not comma:
         raise MediaError("the data URL has no comma between its label and its data")
-    data = _decode_base64(payload, max_bytes) if _BASE64.search(label) else unquote_to_bytes(payload)
+    data = decode_base64(payload, max_bytes) if _BASE64.search(label) else unquote_to_bytes(payload)
     if not data:
         raise MediaError("the data URL is empty")
     if len(data) > max_bytes:
@@ -57,7 +57,7 @@ def decode_frame_list(url: str, max_bytes: int, max_total_bytes: int, max_frames
     frames: list[bytes] = []
     for number, text in enumerate(payload.split(",")):
         try:
-            frames.append(_decode_base64(text, max_bytes))
+            frames.append(decode_base64(text, max_bytes))
         except MediaError as error:
             raise MediaError(f"frame {number}: {error.message}", code=error.code) from None
         if not frames[-1]:
@@ -65,9 +65,14 @@ def decode_frame_list(url: str, max_bytes: int, max_total_bytes: int, max_frames
     return tuple(frames)
 
 
-def _decode_base64(payload: str, max_bytes: int) -> bytes:
+def decode_base64(payload: str, max_bytes: int) -> bytes:
+    """Return the bytes of base64 as tolerant as in a `data:` URL.
+
+    Raises:
+        MediaError: it is not valid base64, or holds more than `max_bytes`.
+    """
     if not payload.isascii():
-        raise MediaError("the data URL is not valid base64: it contains characters outside ASCII")
+        raise MediaError("it is not valid base64: it contains characters outside ASCII")
     text = unquote_to_bytes(payload) if "%" in payload else payload.encode("ascii")
     if len(text) * 3 // 4 > max_bytes + 3:  # before anything as large is made
         text = text.translate(None, delete=_WHITESPACE)
@@ -79,11 +84,11 @@ def _decode_base64(payload: str, max_bytes: int) -> bytes:
         pass
     text = text.translate(_URL_SAFE, delete=_WHITESPACE).rstrip(b"=")
     if len(text) % 4 == 1:
-        raise MediaError(f"the data URL is not valid base64: {len(text)} characters cannot be; it may have been cut")
+        raise MediaError(f"it is not valid base64: {len(text)} characters cannot be; it may have been cut")
     try:
         return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except binascii.Error:
-        raise MediaError("the data URL is not valid base64: it contains characters that base64 does not use") from None
+        raise MediaError("it is not valid base64: it contains characters that base64 does not use") from None
 
 
 def too_large(num_bytes: int, max_bytes: int) -> MediaError:

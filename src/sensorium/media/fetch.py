@@ -12,6 +12,7 @@ import msgspec
 
 from sensorium.errors import MediaError
 from sensorium.media.address import Permit, Resolve, is_public, resolve
+from sensorium.media.bare import is_path, read_base64, read_path
 from sensorium.media.data_url import decode_data_url, decode_frame_list, is_frame_list
 from sensorium.media.download import download
 from sensorium.media.local_file import read_file_url
@@ -123,7 +124,7 @@ class _Fetcher:
             "video": (limits.max_video_bytes, limits.fetch_video_timeout_s),
             "audio": (limits.max_audio_bytes, limits.fetch_audio_timeout_s),
         }[kind]
-        scheme = url[:8].partition(":")[0].lower()
+        scheme = url[:8].partition(":")[0].lower() if ":" in url[:8] else ""
         try:
             if scheme == "data" and kind == "video" and is_frame_list(url):
                 return decode_frame_list(url, limits.max_bytes, max_bytes, limits.max_video_frames)
@@ -131,6 +132,8 @@ class _Fetcher:
                 return decode_data_url(url, max_bytes)
             # One deadline from the request's start over waiting, lookup, redirects and body.
             async with asyncio.timeout(timeout_s):
+                if not scheme and is_path(url):
+                    return await asyncio.to_thread(read_path, url, limits.allowed_local_path, max_bytes)
                 if scheme == "file":
                     return await asyncio.to_thread(read_file_url, url, limits.allowed_local_path, max_bytes)
                 if scheme in ("http", "https"):
@@ -142,4 +145,6 @@ class _Fetcher:
             raise MediaError(f"it was not received within {timeout_s:g} s", code="media_unreachable") from None
         except UnicodeEncodeError:
             raise MediaError("the URL contains characters that are not valid Unicode") from None
-        raise MediaError("it must be an http(s), data or file URL")
+        if not scheme and "://" not in url[:32]:
+            return read_base64(url, max_bytes)
+        raise MediaError("it must be an http(s), data or file URL, or base64")

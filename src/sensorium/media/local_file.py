@@ -15,7 +15,17 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def read_file_url(url: str, allowed_folder: str | None, max_bytes: int) -> bytes:
-    """Return the bytes of the regular file a `file://` URL names.
+    """Return the bytes of the regular file a `file://` URL names; see `read_file`.
+
+    Raises:
+        MediaError: as for `read_file`, or it is no such URL.
+    """
+    _check_allowed(allowed_folder)
+    return read_file(_path(url), allowed_folder, max_bytes)
+
+
+def read_file(path: bytes, allowed_folder: str | None, max_bytes: int) -> bytes:
+    """Return the bytes of the regular file at the absolute `path`.
 
     Symlinks are followed as long as they end below `allowed_folder`. The path is resolved first and then walked
     from the folder without following any link, so a link put in place meanwhile is refused, not followed.
@@ -23,13 +33,12 @@ def read_file_url(url: str, allowed_folder: str | None, max_bytes: int) -> bytes
     Raises:
         MediaError: the file is elsewhere, is not a regular file, is too large, or cannot be read.
     """
-    if allowed_folder is None:
+    root = os.fsencode(os.path.realpath(_check_allowed(allowed_folder)))
+    if b"\0" in path or b".." in path.split(b"/") or not path.startswith(b"/") or path.startswith(b"//"):
         raise MediaError(
-            "files of the server are not allowed; start it with --allowed-local-media-path FOLDER",
-            code="media_forbidden",
+            "the path is not absolute, or contains '..', '//' at its start or a NUL", code="media_forbidden"
         )
-    root = os.fsencode(os.path.realpath(allowed_folder))
-    parts = _parts_below(_path(url), root)
+    parts = _parts_below(path, root)
     try:
         descriptor = _open_below(root, parts)
     except OSError:
@@ -55,9 +64,16 @@ def _path(url: str) -> bytes:
             break
     else:
         raise MediaError("a file URL must be file:///absolute/path", code="media_forbidden")
-    if b"\0" in path or b".." in path.split(b"/") or path.startswith(b"//"):
-        raise MediaError("the file URL's path contains '..', '//' at its start or a NUL", code="media_forbidden")
     return path
+
+
+def _check_allowed(folder: str | None) -> str:
+    if folder is None:
+        raise MediaError(
+            "files of the server are not allowed; start it with --allowed-local-media-path FOLDER",
+            code="media_forbidden",
+        )
+    return folder
 
 
 def _parts_below(path: bytes, root: bytes) -> list[bytes]:

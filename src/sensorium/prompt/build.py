@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,7 +12,7 @@ from sensorium.prompt.guard import Guard
 from sensorium.prompt.placeholders import check_counts
 from sensorium.prompt.template import ChatTemplate
 from sensorium.prompt.tokenizer import Tokenizer
-from sensorium.types import MediaSlot, Message, Request, Text
+from sensorium.types import MediaSlot, Message, Part, Request, Text
 
 _RESERVED = {"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"}
 _REASONING = ("reasoning_content", "thinking", "reasoning")
@@ -50,14 +50,14 @@ def build(
             takes = ", ".join(media_placeholder) or "text only"
             raise InvalidRequest(f"This model does not take {kind} input. It takes: {takes}.", param="messages")
     if request.messages is not None:
-        check_slots(request.messages, kinds)
+        check_slots(slots_of(request.messages), kinds, "messages")
         guard, rendered = render_chat(request, tokenizer, template, media_placeholder)
         # A spelling without a control token is not broken in client text, so no template's can be told from it.
         known = {t: m for t, m in (spellings or {}).items() if any(token in t for token in tokenizer.added_tokens)}
         ids, text = guard.encode(_with_markers(rendered, known))
         check_counts(ids, placeholder_ids, kinds, "messages")
     elif request.prompt is not None:
-        text = request.prompt
+        text = written(request.prompt, media_placeholder, kinds)
         ids = tokenizer.encode_prompt(_with_markers(text, spellings or {}), request.add_special_tokens)
         check_counts(ids, placeholder_ids, kinds, "prompt")
     else:
@@ -165,25 +165,36 @@ def _with_parsed_arguments(call: Any) -> Any:
     return call
 
 
-def check_slots(messages: tuple[Message, ...], kinds: Sequence[str]) -> None:
-    """See that the media parts of `messages` are the media items, in their order.
+def written(prompt: str | tuple[Part, ...], markers: Mapping[str, str], kinds: Sequence[str]) -> str:
+    """Return a prompt that is no conversation as one text, a marker in the place of each media item.
+
+    Raises:
+        InvalidRequest: its media parts are not the media items, whose `kinds` these are.
+    """
+    if isinstance(prompt, str):
+        return prompt
+    check_slots([part for part in prompt if isinstance(part, MediaSlot)], kinds, "prompt")
+    return "".join(part.text if isinstance(part, Text) else markers[part.kind] for part in prompt)
+
+
+def check_slots(slots: Sequence[MediaSlot], kinds: Sequence[str], param: str) -> None:
+    """See that the media parts of messages or of a prompt are the media items, in their order.
 
     Raises:
         InvalidRequest: they are not.
     """
-    slots = list(_slots(messages))
     if [slot.index for slot in slots] != list(range(len(kinds))):
         raise InvalidRequest(
-            f"The messages have {len(slots)} media parts, but {len(kinds)} media items were given.", param="messages"
+            f"`{param}` has {len(slots)} media parts, but {len(kinds)} media items were given.", param=param
         )
     for slot, kind in zip(slots, kinds, strict=True):
         if slot.kind != kind:
-            raise InvalidRequest(f"Media part {slot.index} is {slot.kind}, but its item is {kind}.", param="messages")
+            raise InvalidRequest(f"Media part {slot.index} is {slot.kind}, but its item is {kind}.", param=param)
 
 
-def _slots(messages: tuple[Message, ...]) -> Iterator[MediaSlot]:
-    for message in messages:
-        yield from (part for part in message.content if isinstance(part, MediaSlot))
+def slots_of(messages: tuple[Message, ...]) -> list[MediaSlot]:
+    """Return the media parts of `messages`."""
+    return [part for message in messages for part in message.content if isinstance(part, MediaSlot)]
 
 
 def _middle(tokenizer: Tokenizer, marker: str) -> int:

@@ -80,6 +80,7 @@ class ChatAnswer:
         logprobs: bool = False,
         include_usage: bool = False,
         running_usage: bool = False,
+        echo: str = "",
     ) -> None:
         self.id = id
         self.model = model
@@ -89,12 +90,13 @@ class ChatAnswer:
         self._include_usage = include_usage
         self._running_usage = running_usage
         self._choices = [ChoiceSoFar() for _ in range(n)]
+        self._echo = echo
 
     def chunk(self, event: Event) -> bytes:
         """Return `event` as server-sent events: at the start one chunk with the role for every choice."""
         self.tally.add(event)
         if isinstance(event, Started):
-            roles = [ChunkChoice(index, ChatDelta("", "assistant")) for index in range(len(self._choices))]
+            roles = [ChunkChoice(index, ChatDelta(self._echo, "assistant")) for index in range(len(self._choices))]
             return b"".join(self._encode([choice]) for choice in roles)
         if not (event.text or event.logprobs or event.finish_reason):
             return b""  # half a character, or text held back for a stop string
@@ -124,7 +126,7 @@ class ChatAnswer:
         choices = [
             ChatChoice(
                 index,
-                ChatMessage("assistant", "".join(choice.texts)),
+                ChatMessage("assistant", self._echo + "".join(choice.texts)),
                 chat_logprobs(choice.positions) if self._logprobs else None,
                 choice.finish_reason,
                 choice.stop_reason,

@@ -10,6 +10,7 @@ from pydantic import WithJsonSchema
 from sensorium.errors import InvalidRequest
 from sensorium.protocol.body import json_name
 from sensorium.protocol.fields import (
+    Bool,
     Int,
     SamplingFields,
     check_extra,
@@ -44,6 +45,7 @@ class CompletionBody(SamplingFields):
 
     prompt: Prompt
     logprobs: Int | None = None
+    echo: Bool | None = None
 
 
 def parse_completion(body: CompletionBody, model: str, request_id: str, key_salt: str = "") -> list[Parsed]:
@@ -54,6 +56,12 @@ def parse_completion(body: CompletionBody, model: str, request_id: str, key_salt
     """
     check_extra(body)
     check_stream_options(body)
+    if body.echo and body.logprobs is not None:
+        raise InvalidRequest(
+            "`echo` with `logprobs` asks for log probabilities of the prompt, which this server does not give; leave "
+            "one of them out.",
+            param="echo",
+        )
     given = given_sampling(body, FALLBACK, {}, logprobs=body.logprobs)
     whole = Request(
         id=request_id,

@@ -45,6 +45,7 @@ class CompletionAnswer:
         logprobs: bool = False,
         include_usage: bool = False,
         running_usage: bool = False,
+        echo: bool = False,
     ) -> None:
         self.id = id
         self.model = model
@@ -54,11 +55,14 @@ class CompletionAnswer:
         self._include_usage = include_usage
         self._running_usage = running_usage
         self._choices = [ChoiceSoFar() for _ in range(n * num_prompts)]
+        self._echo = echo
 
     def chunk(self, event: Event) -> bytes:
-        """Return `event` as a server-sent event; nothing for Started."""
+        """Return `event` as a server-sent event; for Started the prompt, where it is wanted, and else nothing."""
         self.tally.add(event)
-        if isinstance(event, Started) or not (event.text or event.logprobs or event.finish_reason):
+        if isinstance(event, Started):
+            return b"".join(self._event(TextChoice(index, event.prompt)) for index in self._echoed(event))
+        if not (event.text or event.logprobs or event.finish_reason):
             return b""
         logprobs = None
         if event.logprobs:
@@ -66,7 +70,7 @@ class CompletionAnswer:
             logprobs = text_logprobs(event.logprobs, state.offset)
             state.offset += sum(len(token) for token in logprobs.tokens)
         choice = TextChoice(event.index, event.text, logprobs, event.finish_reason, event.stop_reason)
-        return sse.event(self._completion([choice], self.tally.usage(itemised=False) if self._running_usage else None))
+        return self._event(choice)
 
     def end(self) -> bytes:
         """Return the usage chunk where asked for, and [DONE]."""
@@ -78,6 +82,9 @@ class CompletionAnswer:
         self.tally.add(event)
         if not isinstance(event, Started):
             self._choices[event.index].add(event)
+            return
+        for index in self._echoed(event):
+            self._choices[index].texts.append(event.prompt)
 
     def body(self) -> TextCompletion:
         """Return the answer in one piece."""
@@ -93,6 +100,16 @@ class CompletionAnswer:
             for index, choice in enumerate(self._choices)
         ]
         return self._completion(choices, self.tally.usage())
+
+    def _echoed(self, event: Started) -> range:
+        """Return the choices that begin with the prompt of `event`, whose number is the end of its id."""
+        if not self._echo:
+            return range(0)
+        number = int(event.id[len(self.id) + 1 :] or 0)
+        return range(number * self.tally.n, (number + 1) * self.tally.n)
+
+    def _event(self, choice: TextChoice) -> bytes:
+        return sse.event(self._completion([choice], self.tally.usage(itemised=False) if self._running_usage else None))
 
     def _completion(self, choices: list[TextChoice], usage: Usage | None) -> TextCompletion:
         return TextCompletion(self.id, "text_completion", self._created, self.model, choices, usage)

@@ -1,4 +1,4 @@
-"""Wire messages -> Message values and the media they point at."""
+"""Wire messages -> Message values and the media they point at. OpenAI's form; tags in text are a dialect's."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pydantic import ConfigDict, WithJsonSchema
 
 from sensorium.errors import InvalidRequest
 from sensorium.protocol.body import check_plain, json_name
+from sensorium.protocol.draft import Draft, Written, numbered
 from sensorium.protocol.media_options import media_options
-from sensorium.types import MediaSlot, MediaSource, Message, Modality, Part, Text
+from sensorium.types import MediaSource, Message, Modality
 
 # The role is written into the prompt by the chat template, so it comes from a closed set.
 ROLES = {
@@ -68,14 +69,21 @@ def parse_messages(wire: Sequence[WireMessage]) -> tuple[tuple[Message, ...], tu
     Raises:
         InvalidRequest: `param` is the path of what is wrong, such as `messages[1].content[0].type`.
     """
+    return numbered(draft_messages(wire))
+
+
+def draft_messages(wire: Sequence[WireMessage]) -> list[Draft]:
+    """Return the messages as they were written, for a dialect to look into.
+
+    Raises:
+        InvalidRequest: as for `parse_messages`.
+    """
     if not wire:
         raise InvalidRequest("`messages` is empty; send at least one message.", param="messages")
-    sources: list[MediaSource] = []
-    messages = [_message(message, f"messages[{number}]", sources) for number, message in enumerate(wire)]
-    return tuple(messages), tuple(sources)
+    return [_draft(message, f"messages[{number}]") for number, message in enumerate(wire)]
 
 
-def _message(wire: WireMessage, path: str, sources: list[MediaSource]) -> Message:
+def _draft(wire: WireMessage, path: str) -> Draft:
     role = ROLES.get(wire.role)
     if role is None:
         raise InvalidRequest(
@@ -86,36 +94,33 @@ def _message(wire: WireMessage, path: str, sources: list[MediaSource]) -> Messag
         check_plain(value, f"{path}.{name}")
     where = f"{path}.content"
     if wire.content is None or isinstance(wire.content, str):
-        return Message(role, (Text(wire.content),) if wire.content else (), extra)
+        return Draft(role, where, [Written(wire.content or "", where, whole=True)], extra)
     if not isinstance(wire.content, list):
         raise InvalidRequest(
             f"`{where}` must be a string or a list of parts, not {json_name(wire.content)}.", param=where
         )
-    parts = [_part(part, f"{where}[{number}]", sources) for number, part in enumerate(wire.content)]
-    return Message(role, tuple(part for part in parts if part != Text("")), extra)
+    parts = [_part(part, f"{where}[{number}]") for number, part in enumerate(wire.content)]
+    return Draft(role, where, parts, extra)
 
 
-def _part(wire: Any, path: str, sources: list[MediaSource]) -> Part:
+def _part(wire: Any, path: str) -> Written | MediaSource:
     if isinstance(wire, str):
-        return Text(wire)
+        return Written(wire, path)
     if not isinstance(wire, dict):
         raise InvalidRequest(f"`{path}` must be an object, not {json_name(wire)}.", param=path)
     kind = wire.get("type")
     if kind is None:
-        kind = next((name for name in (*MEDIA, "input_audio", "text") if name in wire), None)
+        kind = next((name for name in (*MEDIA, "input_audio", "text") if wire.get(name) is not None), None)
     if kind in ("text", "refusal"):
-        return Text(_string(wire.get(kind), f"{path}.{kind}"))
+        return Written(_string(wire.get(kind), f"{path}.{kind}"), f"{path}.{kind}")
     if kind == "input_audio":
-        source = _input_audio(wire, path)
-    elif isinstance(kind, str) and kind in MEDIA:
+        return _input_audio(wire, path)
+    if isinstance(kind, str) and kind in MEDIA:
         name = kind if kind in wire else f"{kind}_url"  # {"type": "audio", "audio_url": ...}, in Qwen2-Audio's scripts
-        source = _source(MEDIA[kind], wire, name if name in wire else kind, path)
-    else:
-        known = ", ".join(("text", *MEDIA, "input_audio", "refusal"))
-        what = "is missing" if kind is None else f"is {str(kind)[:40]!r}"
-        raise InvalidRequest(f"`{path}.type` {what}; known part types are {known}.", param=f"{path}.type")
-    sources.append(source)
-    return MediaSlot(source.kind, len(sources) - 1)
+        return _source(MEDIA[kind], wire, name if name in wire else kind, path)
+    known = ", ".join(("text", *MEDIA, "input_audio", "refusal"))
+    what = "is missing" if kind is None else f"is {str(kind)[:40]!r}"
+    raise InvalidRequest(f"`{path}.type` {what}; known part types are {known}.", param=f"{path}.type")
 
 
 def _source(kind: Modality, wire: dict[str, Any], name: str, path: str) -> MediaSource:

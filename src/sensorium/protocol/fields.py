@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import pydantic
@@ -88,7 +89,6 @@ REFUSED: dict[str, tuple[object, ...]] = {
     "audios": (),
     "documents": (),
     "early_stopping": (False,),
-    "echo": (False,),
     "function_call": ("none", "auto"),
     "functions": (),
     "guided_choice": (),
@@ -98,6 +98,7 @@ REFUSED: dict[str, tuple[object, ...]] = {
     "guided_regex": (),
     "guided_whitespace_pattern": (),
     "images": (),
+    "urls": (),
     "length_penalty": (0, 1),
     "logits_processors": (),
     "media_io_kwargs": (),
@@ -121,6 +122,21 @@ REFUSED: dict[str, tuple[object, ...]] = {
     "videos": (),
     "web_search_options": (),
 }
+# Why, where leaving a field out is not all there is to say.
+_BEAMS = "this server samples one token after another and does not search with beams"
+REASONS = {
+    "audios": "media go to /v1/chat/completions, with `messages`",
+    "best_of": "it draws several answers and keeps the best; ask for `n` answers and choose",
+    "early_stopping": _BEAMS,
+    "images": "media go to /v1/chat/completions, with `messages`",
+    "length_penalty": f"it ranks beams, and {_BEAMS}",
+    "num_beams": _BEAMS,
+    "priority": "requests are served in the order they come",
+    "truncate_prompt_tokens": "prompts are never cut; send a shorter one",
+    "urls": "media go to /v1/chat/completions, with `messages`",
+    "use_beam_search": _BEAMS,
+    "videos": "media go to /v1/chat/completions, with `messages`",
+}
 
 # Known, and without any effect on the answer.
 HARMLESS = frozenset(
@@ -139,25 +155,33 @@ def check_extra(body: pydantic.BaseModel) -> None:
         InvalidRequest: naming the field.
     """
     for name, value in (body.model_extra or {}).items():
-        if name == "best_of":
-            if value is not None and value != (getattr(body, "n", None) or 1):
-                raise InvalidRequest("best_of is served only where it equals n; leave it out.", param=name)
-        elif name in REFUSED:
-            neutral = value is None or value in ([], {}) or any(value == quiet for quiet in REFUSED[name])
-            if not neutral:
-                raise InvalidRequest(f"`{name}` is not supported by this server; leave it out.", param=name)
+        quiet = (getattr(body, "n", None) or 1,) if name == "best_of" else REFUSED.get(name)
+        if quiet is not None:
+            if not (value is None or value in ([], {}) or value in quiet):
+                why = f": {REASONS[name]}" if name in REASONS else ""
+                raise InvalidRequest(f"`{name}` is not supported by this server{why}; leave it out.", param=name)
         elif name not in HARMLESS and name not in _logged and len(_logged) < 1000:
             _logged.add(name)
             logger.info("unknown field %r in a request is ignored (logged once)", name[:80])
 
 
-def given_sampling(body: SamplingFields, fallback: dict[str, Any], wire: dict[str, str], **more: Any) -> Given:
+def given_sampling(
+    body: SamplingFields,
+    fallback: dict[str, Any],
+    wire: dict[str, str],
+    below: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> Given:
     """Collect the sampling fields the client sent; `more` are those the endpoint spells differently (None: absent).
+
+    Args:
+        below: fields the client sent at another place, over which those of the body win.
 
     Raises:
         InvalidRequest: a value is out of range.
     """
-    fields = {name: value for name in SAMPLING if (value := getattr(body, name)) is not None}
+    fields = dict(below or {})
+    fields |= {name: value for name in SAMPLING if (value := getattr(body, name)) is not None}
     fields |= {name: value for name, value in more.items() if value is not None}
     if body.logit_bias:
         fields["logit_bias"] = _token_biases(body.logit_bias)

@@ -46,6 +46,7 @@ class Parsed(msgspec.Struct, frozen=True):
     request: Request
     sources: tuple[MediaSource, ...] = ()
     given: Given | None = None
+    echo: str = ""  # what the answer repeats before the model's own words
 
     def sampling(self, info: ModelInfo) -> SamplingParams:
         """Return the client's fields over the model's defaults over the endpoint's fallback."""

@@ -9,15 +9,16 @@ from pydantic import ConfigDict
 
 from sensorium.errors import InvalidRequest
 from sensorium.protocol.body import check_plain
-from sensorium.protocol.chat import check_template_fields
+from sensorium.protocol.chat import check_template_fields, read_conversation
 from sensorium.protocol.completions import Prompt, split_prompts
-from sensorium.protocol.content import WireMessage, parse_messages
+from sensorium.protocol.content import WireMessage
 from sensorium.protocol.fields import Bool, TokenId
 from sensorium.protocol.parsed import Parsed
+from sensorium.protocol.swift import MediaLists
 from sensorium.types import Request, SamplingParams
 
 
-class TokenizeBody(pydantic.BaseModel):
+class TokenizeBody(MediaLists):
     """The body of POST /tokenize: `prompt` or `messages`."""
 
     model_config = ConfigDict(extra="allow")
@@ -43,14 +44,14 @@ class DetokenizeBody(pydantic.BaseModel):
     tokens: list[TokenId]
 
 
-def parse_tokenize(body: TokenizeBody, model: str, request_id: str) -> Parsed:
+def parse_tokenize(body: TokenizeBody, model: str, request_id: str, *, trust_template: bool = False) -> Parsed:
     """Return the request whose prompt is to be built.
 
     Raises:
         InvalidRequest: `param` is the path of the offending field.
     """
     check_plain(body.mm_processor_kwargs, "mm_processor_kwargs")
-    check_template_fields(body.chat_template, body.chat_template_kwargs)
+    check_template_fields(body.chat_template, body.chat_template_kwargs, trust_template)
     if (body.prompt is None) == (body.messages is None):
         raise InvalidRequest("Send either `prompt` or `messages`.", param="prompt")
     sampling = SamplingParams(max_tokens=1)
@@ -60,7 +61,7 @@ def parse_tokenize(body: TokenizeBody, model: str, request_id: str) -> Parsed:
             raise InvalidRequest("`prompt` must be a string.", param="prompt")
         special = body.add_special_tokens is not False
         return Parsed(model, Request(request_id, sampling, prompt=prompts[0], add_special_tokens=special))
-    messages, sources = parse_messages(body.messages)
+    messages, sources = read_conversation(body.messages, body)
     continue_final = bool(body.continue_final_message)
     request = Request(
         request_id,
@@ -69,6 +70,7 @@ def parse_tokenize(body: TokenizeBody, model: str, request_id: str) -> Parsed:
         add_generation_prompt=not continue_final if body.add_generation_prompt is None else body.add_generation_prompt,
         continue_final_message=continue_final,
         add_special_tokens=bool(body.add_special_tokens),
+        chat_template=body.chat_template,
         chat_template_kwargs=body.chat_template_kwargs or {},
         mm_processor_kwargs=body.mm_processor_kwargs or {},
     )

@@ -14,9 +14,10 @@ from sensorium.errors import SensoriumError, TooLarge
 from sensorium.protocol.adapters import LoadAdapterBody, UnloadAdapterBody
 from sensorium.protocol.chat import ChatBody
 from sensorium.protocol.completions import CompletionBody
+from sensorium.protocol.rtp import RawBody
 from sensorium.protocol.tokens import DetokenizeBody, TokenizeBody
 from sensorium.registry.interface import Pool
-from sensorium.server import adapters, routes
+from sensorium.server import adapters, routes, rtp_routes
 from sensorium.server.auth import Auth
 from sensorium.server.docs import docs, request_body, write_openapi
 from sensorium.server.gate import Admission, Gate
@@ -28,7 +29,9 @@ from sensorium.settings import ServerSettings
 
 ROUTES = (
     ("POST", "/v1/chat/completions", routes.chat_completions, ChatBody),
+    ("POST", "/chat/completions", routes.chat_completions, ChatBody),
     ("POST", "/v1/completions", routes.completions, CompletionBody),
+    ("POST", "/", rtp_routes.raw, RawBody),
     ("GET", "/v1/models", routes.models, None),
     ("GET", "/v1/models/{model_id:path}", routes.model, None),
     ("POST", "/v1/load_lora_adapter", adapters.load_adapter, LoadAdapterBody),
@@ -44,7 +47,7 @@ ROUTES = (
     ("GET", "/", routes.root, None),
 )
 BODIES: list[type[pydantic.BaseModel]] = [
-    *(ChatBody, CompletionBody, TokenizeBody, DetokenizeBody),
+    *(ChatBody, CompletionBody, RawBody, TokenizeBody, DetokenizeBody),
     *(LoadAdapterBody, UnloadAdapterBody),
 ]
 

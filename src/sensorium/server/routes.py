@@ -58,13 +58,21 @@ def gateway_of(request: Request) -> Gateway:
 async def chat_completions(request: Request) -> Response:
     """Answer a conversation, which may hold pictures."""
     gateway = gateway_of(request)
-    body = await _body(request, ChatBody)
+    body = await body_of(request, ChatBody)
     model, record = served_name(body.model, gateway.pool), record_of(request.scope)
-    parsed = parse_chat(body, model, f"chatcmpl-{record.id}", record.cache_salt)
+    trusted = gateway.settings.trust_request_chat_template
+    parsed = parse_chat(body, model, f"chatcmpl-{record.id}", record.cache_salt, trust_template=trusted)
     usage, running = _usage(body)
     sampling = parsed.request.sampling
     answer = ChatAnswer(
-        parsed.request.id, model, int(time.time()), sampling.n, sampling.logprobs is not None, usage, running
+        parsed.request.id,
+        model,
+        int(time.time()),
+        sampling.n,
+        sampling.logprobs is not None,
+        usage,
+        running,
+        parsed.echo,
     )
     events = way.stream(parsed, gateway.pool, gateway.fetch, gateway.settings.media)
     return Answering(events, answer, bool(body.stream), gateway.metrics)
@@ -73,7 +81,7 @@ async def chat_completions(request: Request) -> Response:
 async def completions(request: Request) -> Response:
     """Continue one prompt or several; a prompt is text or token ids."""
     gateway = gateway_of(request)
-    body = await _body(request, CompletionBody)
+    body = await body_of(request, CompletionBody)
     model, record = served_name(body.model, gateway.pool), record_of(request.scope)
     prompts = parse_completion(body, model, f"cmpl-{record.id}", record.cache_salt)
     usage, running = _usage(body)
@@ -87,6 +95,7 @@ async def completions(request: Request) -> Response:
         sampling.logprobs is not None,
         usage,
         running,
+        bool(body.echo),
     )
     streams = [way.stream(parsed, gateway.pool, gateway.fetch, gateway.settings.media) for parsed in prompts]
     events = streams[0] if len(streams) == 1 else merged(streams, sampling.n)
@@ -109,10 +118,11 @@ async def model(request: Request) -> Response:
 async def tokenize(request: Request) -> Response:
     """Count and list the tokens of a prompt or a conversation, and of each media item in it."""
     gateway = gateway_of(request)
-    body = await _body(request, TokenizeBody)
+    body = await body_of(request, TokenizeBody)
     record = record_of(request.scope)
     record.model = served_name(body.model, gateway.pool)
-    parsed = parse_tokenize(body, record.model, f"tok-{record.id}")
+    trusted = gateway.settings.trust_request_chat_template
+    parsed = parse_tokenize(body, record.model, f"tok-{record.id}", trust_template=trusted)
     async with gateway.pool.lease(parsed.model) as handle:
         prepared = await way.prepare(parsed, handle, gateway.fetch, gateway.settings.media)
         tokens = await handle.tokenize(prepared)
@@ -130,7 +140,7 @@ async def tokenize(request: Request) -> Response:
 async def detokenize(request: Request) -> Response:
     """Turn token ids into text."""
     gateway = gateway_of(request)
-    body = await _body(request, DetokenizeBody)
+    body = await body_of(request, DetokenizeBody)
     record = record_of(request.scope)
     record.model = served_name(body.model, gateway.pool)
     async with gateway.pool.lease(record.model) as handle:
@@ -168,7 +178,8 @@ async def metrics(request: Request) -> Response:
 
 async def root(request: Request) -> Response:
     """Say what this is and where to go on."""
-    return json_response({"name": "sensorium", "version": __version__, "models": "/v1/models", "docs": "/docs"})
+    where = {"models": "/v1/models", "docs": "/docs"}
+    return json_response({"status": "home", "name": "sensorium", "version": __version__, **where})
 
 
 def served_name(name: str | None, pool: Pool) -> str:
@@ -203,7 +214,8 @@ async def _card(gateway: Gateway, name: str) -> dict[str, object]:
     return model_card(name, known, gateway.settings.media, gateway.created, pool.adapter(name), pool.base(name))
 
 
-async def _body(request: Request, kind: type[Body]) -> Body:
+async def body_of(request: Request, kind: type[Body]) -> Body:
+    """Read the request's body as `kind`."""
     return parse_body(kind, await read_body(request, gateway_of(request).settings.max_body_bytes))
 
 

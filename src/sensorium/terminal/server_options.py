@@ -41,6 +41,7 @@ _OPTIONS = (
     click.option(
         "--grace", type=click.FloatRange(min=0), default=_SERVER.grace_s, help="Seconds to finish on SIGTERM."
     ),
+    click.option("--trust-request-chat-template", is_flag=True, help="Run chat templates that come with requests."),
     click.option(
         "--allowed-lora-path",
         type=click.Path(exists=True, file_okay=False, resolve_path=True),
@@ -88,6 +89,7 @@ def start(models: dict[str, EngineSettings], options: dict[str, Any]) -> int:
         max_queued=options["max_queued"],
         grace_s=options["grace"],
         preload=options["preload"],
+        trust_request_chat_template=options["trust_request_chat_template"],
         lora_root=options["allowed_lora_path"],
         lora_anywhere=bool(yes_or_no("VLLM_ALLOW_RUNTIME_LORA_UPDATING")),
         stalled_after_s=options["engine_timeout"],

@@ -1,0 +1,94 @@
+"""Seed 000: pictures by URL and data URL, from curl and the openai client, for a Qwen3-VL registered as qwen-vl-2b."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.running import Running
+from tests.seeds.serving import served
+from tests.seeds.wire import Seen, encoded, parts, post, said
+
+MODEL = "qwen-vl-2b"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with served(MODEL, tmp_path_factory.mktemp("s000"), "--max-model-len", "2048") as started:
+        yield started
+
+
+ONE_PICTURE = """{
+  "model": "qwen-vl-2b",
+  "messages": [{"role": "user", "content": [
+    {"type": "image_url", "image_url": {"url": "BASE/demo.jpeg"}},
+    {"type": "text", "text": "请描述这张图片的内容。"}
+  ]}],
+  "max_tokens": 512
+}"""
+TWO_PICTURES = """{
+  "model": "qwen-vl-2b",
+  "messages": [{"role": "user", "content": [
+    {"type": "image_url", "image_url": {"url": "BASE/image1.jpg"}},
+    {"type": "image_url", "image_url": {"url": "BASE/image2.jpg"}},
+    {"type": "text", "text": "比较这两张图片的异同。"}
+  ]}],
+  "max_tokens": 512
+}"""
+TEXT_FIRST = """{
+  "model": "qwen-vl-2b",
+  "messages": [{"role": "user", "content": [
+    {"type": "text", "text": "文本内容"},
+    {"type": "image_url", "image_url": {"url": "BASE/image1.jpg"}}
+  ]}]
+}"""
+
+
+def test_row_04_text_alone(running: Running) -> None:
+    answer = running.client().chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": "你好"}], max_tokens=100
+    )
+    assert isinstance(answer.choices[0].message.content, str)
+
+
+def test_row_05_and_06_curl_one_picture(running: Running, media: str) -> None:
+    body = ONE_PICTURE.replace("BASE", media)
+    said(post(running, body))
+    other = json.loads(body.replace("demo", "airplane"))
+    assert Seen(running, json.loads(body)) != Seen(running, other)
+
+
+def test_row_07_curl_two_pictures_without_a_flag(running: Running, media: str) -> None:
+    body = TWO_PICTURES.replace("BASE", media)
+    said(post(running, body))
+    swapped = parts(("image", f"{media}/image2.jpg"), ("image", f"{media}/image1.jpg"), "比较这两张图片的异同。")
+    assert Seen(running, json.loads(body)) != Seen(running, {"model": MODEL, "messages": [swapped]})
+
+
+def test_row_07_a_picture_that_is_not_there_is_named_by_its_place(running: Running, media: str) -> None:
+    error = post(
+        running, TWO_PICTURES.replace("BASE/image2.jpg", f"{media}/nothing.jpg").replace("BASE", media), status=400
+    )
+    assert error["param"] == "messages[0].content[1].image_url"
+    assert "Failed to load image from URL" in error["error"]["message"]
+
+
+def test_row_08_openai_client_with_a_data_url(running: Running, media: str) -> None:
+    url = f"data:image/jpeg;base64,{encoded('image1.jpg')}"
+    message = parts(("image", url), "描述这张图片")
+    answer = running.client().chat.completions.create(model=MODEL, messages=[message])  # type: ignore[list-item]
+    assert isinstance(answer.choices[0].message.content, str)
+    fetched = parts(("image", f"{media}/image1.jpg"), "描述这张图片")
+    assert Seen(running, {"messages": [message]}) == Seen(running, {"messages": [fetched]})
+
+
+def test_row_09_text_before_picture_stays_so(running: Running, media: str) -> None:
+    body = TEXT_FIRST.replace("BASE", media)
+    said(post(running, body))
+    tokens = post(running, body, "/tokenize")["tokens"]
+    text = post(running, {"tokens": tokens}, "/detokenize")["prompt"]
+    assert text.index("文本内容") < text.index("<|vision_start|>")
+    swapped = parts(("image", f"{media}/image1.jpg"), "文本内容")
+    assert Seen(running, json.loads(body)) != Seen(running, {"messages": [swapped]})
