@@ -11,12 +11,14 @@ import torch
 
 from sensorium import LLM, SamplingParams
 from tests.checkpoint_chat import write_internvl_chat
+from tests.checkpoint_llava import write_llava_llama
 from tests.checkpoints import make_checkpoint
 from tests.families.parity import Parity
 from tests.families.table import ROWS
 from tests.hf.checkpoints import smolvlm
 from tests.minicpm_checkpoints import FAMILIES as MINICPM
 from tests.minicpm_checkpoints import make_minicpm
+from tests.qwen_checkpoints import make_qwen
 
 GREEDY = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
 
@@ -29,6 +31,10 @@ def make(family: str, path: Path) -> Path:
     elif family == "internvl_chat":
         write_internvl_chat(path / "hf", path / "chat", "qwen2")
         return path / "chat"
+    elif family in ("qwen", "qwen_vl"):
+        make_qwen(family, path)
+    elif family in ("llava_llama", "yi_vl"):
+        return write_llava_llama(path / "hf", path, "yi_vl" if family == "yi_vl" else "llava")
     elif family == "smolvlm":
         smolvlm(path)
     else:
