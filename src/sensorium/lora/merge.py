@@ -129,9 +129,11 @@ def _write(shards: list[Path], output: Path, merging: _Merging, on_progress: Pro
 
 
 def _copy_rest(source: Path, adapter: Path, output: Path) -> None:
-    """Everything of the base but its weights; ms-swift's notes from the adapter, as those of a whole model."""
+    """Everything of the base but its weights, folders of towers included; ms-swift's notes from the adapter."""
     for entry in sorted(source.iterdir()):
-        if entry.is_file() and not entry.name.endswith(_WEIGHTS) and not entry.name.startswith("."):
+        if (entry / "config.json").is_file():
+            shutil.copytree(entry, output / entry.name)
+        elif entry.is_file() and not entry.name.endswith(_WEIGHTS) and not entry.name.startswith("."):
             shutil.copyfile(entry, output / entry.name)
     for name in _ARGUMENTS:
         if (adapter / name).is_file():
