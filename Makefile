@@ -4,21 +4,25 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SWIFT := .venv-swift
 ARGS ?=
 
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check fix families bench clean
+.PHONY: help serve test test-swift check fix families bench clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: $(STAMP) ## serve the bundled model on http://127.0.0.1:8000 (more options: make serve ARGS="--port 9000")
 	@env -u OMP_WAIT_POLICY $(BIN)/sensorium serve $(ARGS)
 
 test: $(STAMP) ## run the tests (some of them: make test ARGS="tests/registry -k pool")
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-swift: $(STAMP) $(SWIFT)/.installed ## run ms-swift 2.6.1's own client against the server (an environment of its own)
+	@PYTHONPATH=src SENSORIUM_PYTHON=$(abspath $(BIN)/python) $(SWIFT)/bin/python -m pytest tests/swift/real_client.py $(ARGS)
 
 check: $(STAMP) ## formatting, lint, types, tests
 	@$(BIN)/ruff format --check .
@@ -37,11 +41,17 @@ bench: $(STAMP) ## measure against other engines, side by side
 	@env -u OMP_WAIT_POLICY $(BIN)/python benchmarks/run.py $(ARGS)
 
 clean: ## remove the environment and all caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build src/*.egg-info
+	rm -rf $(VENV) $(SWIFT) .mypy_cache .ruff_cache .pytest_cache build src/*.egg-info
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12"; exit 1; }
 	@echo "Setting up $(VENV): pinned versions from constraints.txt, about a minute the first time."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(SWIFT)/.installed: tests/swift/requirements.txt
+	@test -x $(SWIFT)/bin/python || $(PYTHON) -m venv $(SWIFT)
+	@$(SWIFT)/bin/python -m pip install -qq --disable-pip-version-check -r $<
+	@$(SWIFT)/bin/python -m pip install -qq --disable-pip-version-check --no-deps ms-swift==2.6.1
 	@touch $@

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -192,6 +193,28 @@ def test_options_without_meaning_are_named_once(caplog: pytest.LogCaptureFixture
     assert all(name in lines[0] for name in options)
 
 
+def test_media_options_have_the_command_lines_names() -> None:
+    from sensorium.llm_options import engine_settings
+    from sensorium.settings import MediaLimits
+
+    settings = engine_settings("m", {"allowed_local_media_path": "/data", "allow_private_media": True})
+    assert settings.media == MediaLimits(allowed_local_path="/data", allow_private=True)
+    settings = engine_settings("m", {"media": MediaLimits(max_bytes=5), "allowed_local_media_path": "/data"})
+    assert settings.media == MediaLimits(max_bytes=5, allowed_local_path="/data")
+    settings = engine_settings("m", {"allowed_local_media_path": Path("docs")})
+    assert settings.media.allowed_local_path == str(Path.cwd() / "docs")
+    with pytest.raises(ConfigurationError, match="allowed_local_path"):
+        engine_settings("m", {"allowed_local_media_path": 3})
+
+
+def test_options_that_cannot_be_served_are_refused_by_name(llm: LLM) -> None:
+    with pytest.raises(InvalidRequest, match=r"LLM\.stream"):
+        SamplingParams(stream=True)
+    assert SamplingParams(stream=False) == SamplingParams()
+    with pytest.raises(InvalidRequest, match="chat_template_content_format"):
+        llm.chat([{"role": "user", "content": "one"}], chat_template_content_format="string")
+
+
 def test_a_failure_of_one_prompt_is_raised_and_the_model_goes_on(llm: LLM) -> None:
     with pytest.raises(InvalidRequest, match="Too late"):
         llm.generate(["fine", "too late", "fine"], LONG)
@@ -223,6 +246,8 @@ def test_a_closed_llm_says_so() -> None:
     llm.close()
     with pytest.raises(SensoriumError, match="closed"):
         llm.generate("hello")
+    with pytest.raises(SensoriumError, match="closed"):
+        list(llm.stream([{"role": "user", "content": "hello"}]))
 
 
 def test_the_interpreter_ends_without_close() -> None:

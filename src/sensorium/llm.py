@@ -11,28 +11,50 @@ import queue
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, closing
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec.structs import replace
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sensorium import way
-from sensorium.errors import InvalidRequest, ModelNotFound, SensoriumError
+from sensorium.client import (
+    XRequestConfig,
+    convert_to_base64,
+    get_model_list_client,
+    get_model_list_client_async,
+    inference_client,
+    inference_client_async,
+)
+from sensorium.errors import InvalidRequest, SensoriumError
 from sensorium.inputs import Prompt, check_sampling, from_messages, from_prompt, prompt_list
 from sensorium.llm_options import engine_settings
 from sensorium.lora.request import LoraRequests, adapters_of
 from sensorium.media.fetch import fetch_media
 from sensorium.outputs import RequestOutput, fold
 from sensorium.protocol.parsed import Parsed
-from sensorium.types import Adapter, Delta, ModelInfo, SamplingParams
+from sensorium.terminal.bar import Bar
+from sensorium.types import Delta, Event, ModelInfo, SamplingParams
 from sensorium.worker.local import LocalHandle, LocalLoader
 from sensorium.worker.malloc import keep_freed_memory
+from sensorium.worker.one_model import OneModel
 
 if TYPE_CHECKING:
+    from sensorium.auto_tokenizer import AutoTokenizer
     from sensorium.prompt.tokenizer import Tokenizer
+
+__all__ = [
+    "LLM",
+    "SamplingParams",
+    # ms-swift has the functions that ask a server in a module of this name.
+    "XRequestConfig",
+    "convert_to_base64",
+    "get_model_list_client",
+    "get_model_list_client_async",
+    "inference_client",
+    "inference_client_async",
+]
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +90,7 @@ class LLM:
         self._settings = settings
         self._closed = False
         try:
-            with _Bar("Loading", 1.0) as (progress, task):
+            with Bar("Loading", 1.0) as (progress, task):
 
                 def on_progress(phase: str, fraction: float) -> None:
                     progress.update(task, description=f"Loading: {phase}", completed=fraction)
@@ -78,7 +100,7 @@ class LLM:
             self._stop_loop()
             self._closed = True
             raise
-        self._pool = _OneModel(self._handle)
+        self._pool = OneModel(self._handle)
         # Threads of the engine must be gone before the interpreter takes torch apart.
         self._at_exit = functools.partial(_close_if_alive, weakref.ref(self))
         atexit.register(self._at_exit)
@@ -117,6 +139,7 @@ class LLM:
         use_tqdm: bool = True,
         lora_request: LoraRequests = None,
         chat_template: str | None = None,
+        chat_template_content_format: str = "auto",
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         tools: list[dict[str, Any]] | None = None,
@@ -125,9 +148,19 @@ class LLM:
     ) -> list[RequestOutput]:
         """Answer one conversation (a list of OpenAI messages) or a list of them.
 
+        Args:
+            chat_template: jinja, instead of the model's own.
+            chat_template_content_format: "auto" only: the template itself shows which form of content it takes.
+
         Raises:
             SensoriumError: one of them is wrong; the others are aborted.
         """
+        if chat_template_content_format != "auto":
+            raise InvalidRequest(
+                f"chat_template_content_format is {chat_template_content_format!r}; only 'auto' is served: the "
+                "template itself shows which form of content it takes.",
+                param="chat_template_content_format",
+            )
         single = len(messages) > 0 and isinstance(messages[0], Mapping)
         several = [messages] if single else messages
         template = {
@@ -154,31 +187,47 @@ class LLM:
         """
         sampling = self._samplings(sampling_params, 1)[0]
         parsed = from_messages(messages, self._settings.name, self._next_id(), sampling)
-        pieces: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
+        with closing(self.stream_events(parsed)) as events:
+            for event in events:
+                if isinstance(event, Delta) and event.text and event.index == 0:
+                    yield event.text
+
+    def stream_events(self, parsed: Parsed) -> Generator[Event, None, None]:
+        """Run a request and yield its events, `Started` first. Closing the iterator aborts it.
+
+        Raises:
+            SensoriumError: the request is wrong, or failed.
+        """
+        self._check_open()
+        come: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
 
         async def produce() -> None:
             try:
                 async with aclosing(self._events(parsed)) as events:
                     async for event in events:
-                        if isinstance(event, Delta) and event.text and event.index == 0:
-                            pieces.put(event.text)
-                pieces.put(None)
+                        come.put(event)
+                come.put(None)
             except BaseException as error:
-                pieces.put(error)
+                come.put(error)
                 raise
 
         producing = asyncio.run_coroutine_threadsafe(produce(), self._loop)
         try:
-            while (piece := pieces.get()) is not None:
-                if isinstance(piece, BaseException):
-                    raise piece
-                yield piece
+            while (event := come.get()) is not None:
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
         finally:
             producing.cancel()
 
-    def get_tokenizer(self) -> Tokenizer:
-        """Return the model's tokenizer."""
-        return cast("Tokenizer", self._handle.model.tokenizer)  # type: ignore[attr-defined]
+    def get_tokenizer(self) -> AutoTokenizer:
+        """Return the model's tokenizer, with the methods that transformers' have."""
+        from sensorium.auto_tokenizer import AutoTokenizer  # here, because it imports tokenizers
+        from sensorium.prompt.template import ChatTemplate
+
+        tokenizer: Tokenizer = self._handle.model.tokenizer  # type: ignore[attr-defined]
+        template = ChatTemplate.load(Path(self.info.path), self._settings.chat_template, tokenizer)
+        return AutoTokenizer(tokenizer, template)
 
     def get_default_sampling_params(self) -> SamplingParams:
         """Return SamplingParams() with the defaults that come with the model."""
@@ -238,16 +287,18 @@ class LLM:
                 raise failures.exceptions[0] from None
             return [task.result() for task in tasks]
 
-        with _Bar("Answering", len(requests), shown=use_tqdm) as (progress, task):
+        with Bar("Answering", len(requests), shown=use_tqdm) as (progress, task):
             return self._wait(run())
 
     def _events(self, parsed: Parsed) -> AsyncGenerator[Any, None]:
         return way.stream(parsed, self._pool, fetch_media, self._settings.media)
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._closed:
+        try:
+            self._check_open()
+        except SensoriumError:
             work.close()
-            raise SensoriumError("This LLM is closed; make another.")
+            raise
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -255,27 +306,15 @@ class LLM:
             future.cancel()
             raise
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SensoriumError("This LLM is closed; make another.")
+
     def _stop_loop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         if threading.current_thread() is not self._thread:
             self._thread.join(_CLOSE_S)
             self._loop.close()
-
-
-class _OneModel:
-    """Lends the one model to `way.stream`. Requests bring their adapters themselves."""
-
-    def __init__(self, handle: LocalHandle) -> None:
-        self._handle = handle
-
-    def adapter(self, name: str) -> Adapter | None:
-        return None
-
-    @asynccontextmanager
-    async def lease(self, name: str) -> AsyncGenerator[LocalHandle, None]:
-        if name != self._handle.info.name:
-            raise ModelNotFound(f"The model {name!r} does not exist.", param="model")
-        yield self._handle
 
 
 def _chosen() -> LocalLoader:
@@ -290,31 +329,6 @@ def _adapted(requests: list[Parsed], lora_request: LoraRequests) -> list[Parsed]
         replace(parsed, request=replace(parsed.request, adapter=adapter)) if adapter else parsed
         for parsed, adapter in zip(requests, adapters, strict=True)
     ]
-
-
-class _Bar:
-    """A progress bar on a terminal's standard error, nothing elsewhere."""
-
-    def __init__(self, what: str, total: float, shown: bool = True) -> None:
-        console = Console(stderr=True)
-        count = () if total == 1.0 else (MofNCompleteColumn(),)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            *count,
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not (shown and console.is_terminal),
-        )
-        self._task = self._progress.add_task(what, total=total)
-
-    def __enter__(self) -> tuple[Progress, Any]:
-        self._progress.start()
-        return self._progress, self._task
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._progress.stop()
 
 
 def _close_if_alive(llm: weakref.ref[LLM]) -> None:

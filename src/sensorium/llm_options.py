@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from sensorium.errors import ConfigurationError
-from sensorium.settings import EngineSettings, media_counts
+from sensorium.settings import EngineSettings, MediaLimits, media_counts
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ _COUNTS = (
     "max_loras",
     "max_lora_rank",
 )
+_MEDIA = {"allowed_local_media_path": "allowed_local_path", "allow_private_media": "allow_private"}
 _DTYPES = {"half": "float16", "float": "float32"}
 
 
@@ -50,6 +52,8 @@ def engine_settings(model: str, options: Mapping[str, Any]) -> EngineSettings:
     """
     known = {name: value for name, value in options.items() if name in _FIELDS}
     others = {name: value for name, value in options.items() if name not in _FIELDS and value is not None}
+    if media := {_MEDIA[name]: others.pop(name) for name in _MEDIA if name in others}:
+        known["media"] = _media(known.get("media", MediaLimits()), media)
     if others.pop("tensor_parallel_size", 1) != 1:
         raise ConfigurationError("tensor_parallel_size must be 1: a model runs on one device.")
     if unknown := sorted(set(others) - set(_NO_MEANING)):
@@ -88,3 +92,10 @@ def _mend(known: dict[str, Any], model: str) -> None:
     if "dtype" in known:
         dtype = str(known["dtype"]).removeprefix("torch.")
         known["dtype"] = _DTYPES.get(dtype, dtype)
+
+
+def _media(limits: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """Return limits with what the two options on media say; a folder is meant from where the program is now."""
+    folder = given.get("allowed_local_path")
+    absolute = {"allowed_local_path": os.path.abspath(folder)} if isinstance(folder, (str, os.PathLike)) else {}
+    return {**msgspec.to_builtins(limits), **given, **absolute}

@@ -95,7 +95,8 @@ def _plain(bound: float) -> str:
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How to pick tokens and when to stop. Names and neutral values are vLLM's.
 
-    `max_tokens=None` means: until the context is full. `temperature=0` is greedy. `top_k` -1 or 0 is off.
+    `max_tokens=None` means: until the context is full. `temperature=0` is greedy. `top_k` -1 or 0 is off. `stream` may
+    only be False: whole answers come from here, pieces from `LLM.stream` and from the server.
     `logprobs` is the number of alternatives beside the chosen token (0: only the chosen one; None: none).
 
     Raises:
@@ -123,6 +124,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     spaces_between_special_tokens: bool = True
     include_stop_str_in_output: bool = False
     detokenize: bool = True
+    stream: bool = False
 
     def __post_init__(self) -> None:
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
@@ -157,6 +159,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         for name, texts in (("stop", stop), ("bad_words", self.bad_words or ())):
             if any(not text for text in texts):
                 raise InvalidRequest(f"{name} holds an empty string; leave it out.", param=name)
+        if self.stream:
+            raise InvalidRequest("stream is set; LLM.stream() gives an answer piece by piece.", param="stream")
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise InvalidRequest(
                 f"min_tokens is {self.min_tokens}, more than max_tokens, {self.max_tokens}.",

@@ -28,7 +28,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "ssl": ("media/download.py",),
     "httpcore": ("media/download.py",),
-    "httpx": ("registry/download.py", "registry/modelscope.py", "terminal/remote.py"),
+    # Servers that the user named.
+    "httpx": ("registry/download.py", "registry/modelscope.py", "terminal/remote.py", "client/"),
     "huggingface_hub": ("registry/download.py", "registry/hub.py"),
     "urllib.request": (),
     "urllib3": (),

@@ -126,7 +126,7 @@ FAMILY = Family(
     decoder=read_inner_text,
     rename=_rename,
     media={
-        "image": Media(processor=_processor, placeholder=_slot, marker="<IMG_CONTEXT>"),
+        "image": Media(processor=_processor, placeholder=_slot, marker="<IMG_CONTEXT>", spellings=("<image>",)),
         "video": tile_video(_processor, _slot, spellings=("<video>",)),
     },
     encoders={"vision": _encoder},

@@ -125,7 +125,7 @@ FAMILY = Family(
     rename=_rename,
     convert=_split_qkv,
     media={
-        "image": Media(processor=_processor, placeholder=_slot, marker="<IMG_CONTEXT>"),
+        "image": Media(processor=_processor, placeholder=_slot, marker="<IMG_CONTEXT>", spellings=("<image>",)),
         "video": tile_video(_processor, _slot),
     },
     encoders={"vision": _encoder},
