@@ -114,7 +114,7 @@ def test_named_special_tokens_missing_from_the_vocabulary_are_added(tmp_path: Pa
 def test_errors_name_the_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"no tokenizer\.json, no tokenizer\.model, and no vocab\.json"):
         Tokenizer.load(tmp_path)
-    (tmp_path / "qwen.tiktoken").write_bytes(b"x")
+    (tmp_path / "cl100k_base.tiktoken").write_bytes(b"x")
     with pytest.raises(ConfigurationError, match=r"save it as tokenizer\.json"):
         Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
