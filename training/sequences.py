@@ -21,8 +21,8 @@ TASKS = {
         "colours": 0.5,
         "count": 1.2,
         "where": 1.7,
-        "relation": 2,
-        "is_relation": 5,
+        "relation": 2.5,
+        "is_relation": 4,
         "digits": 0.1,
         "box": 1.7,
         "is_there": 0.9,
@@ -273,7 +273,7 @@ class Builder:
 
     def draw_question(self, rng, scene, kind):
         lang = rng.choice(["en", "zh"])
-        if rng.random() < 0.05:
+        if rng.random() < 0.035:
             if rng.random() < 0.2:
                 return (questions.wording(rng, lang, "difference"), something_else.ANSWER["one_picture"][lang])
             return something_else.ask(rng, lang, with_picture=True)
@@ -312,7 +312,7 @@ class Builder:
 
         def draw_qa(lang=None):
             lang = lang or rng.choice(["en", "zh"])
-            task = rng.choices(["difference", "same", "what_first", "what_second"], [3.2, 0.5, 0.6, 0.6])[0]
+            task = rng.choices(["difference", "same", "what_first", "what_second"], [3.2, 0.9, 0.6, 0.6])[0]
             views = {"what_first": slice(-2, -1), "what_second": slice(-1, None)}.get(task, slice(-2, None))
             return *pairs.ask_pair(rng, a, b, sentences, how, task, lang), views
 
@@ -343,6 +343,9 @@ class Builder:
         seconds = rng.uniform(0.5, 8)
         seq = Sequence()
         self.start(rng, seq)
+        asked = self._about_film(rng, made) if rng.random() < 0.3 else None  # the text may come before the video
+        if asked:
+            seq.text(self.encode(rng, asked[1], True)[0])
         size = pixels.frame_size(len(made.frames), wh[1], wh[0])
         for k, scene in enumerate(made.frames):
             seq.text(self.encode(None, f"<{seconds * k / (len(made.frames) - 1):.1f} seconds>", False)[0])
@@ -355,14 +358,24 @@ class Builder:
         told = seq.views[-1].things[made.thing], seq.views[0].things[made.thing]
         cursor, room = seq.cursor, len(seq.ids) + budget
         while len(seq.ids) < room:
+            task, question, answer = asked or self._about_film(rng, made)
+            if not asked:
+                seq.fork(cursor)
+                self.question(rng, seq, question, slice(0, 1))
+            seq.text(self.assistant)
+            self.answer(seq, answer, told=None if task == "shown" or not all(told) else told)
+            if asked:
+                break
+        return seq
+
+    @staticmethod
+    def _about_film(rng, made):
+        """(task, question, answer)"""
+        while True:
             task = rng.choices(list(motion.TASKS), list(motion.TASKS.values()))[0]
             found = motion.ask(rng, made, task, rng.choice(["en", "zh"]))
             if found:
-                seq.fork(cursor)
-                self.question(rng, seq, found[0], slice(0, 1))
-                seq.text(self.assistant)
-                self.answer(seq, found[1], told=None if task == "shown" or not all(told) else told)
-        return seq
+                return task, *found
 
     def album(self, rng, sizes, ease):
         """A new picture in every turn; questions are about the newest one."""
@@ -437,10 +450,10 @@ MIX = {
     "number": 17,
     "mixed": 6,
     "turns": 7,
-    "pair": 21,
-    "film": 8,
+    "pair": 24,
+    "film": 20,
     "album": 2.5,
-    "talk": 3,
+    "talk": 2.5,
     "empty": 0.5,
 }
 
@@ -470,7 +483,7 @@ def one(builder: Builder, rng, kind: str, sizes, ease: float) -> Sequence:
             return builder.pair(rng, wh, next(sizes), LENGTH - 110, "other")
         return builder.pair(rng, wh, wh, LENGTH - 110)
     if kind == "film":
-        return builder.film(rng, wh, LENGTH - 150)
+        return builder.film(rng, wh, LENGTH - 120)
     if kind == "album":
         return builder.album(rng, [wh, *(next(sizes) for _ in range(rng.choice([1, 1, 2])))], ease)
     if kind == "turns":
