@@ -17,7 +17,7 @@ from sensorium.terminal.arguments import normalise
 from sensorium.terminal.complaints import explained
 from sensorium.terminal.deploy import deploy
 from sensorium.terminal.foreign import REMOTE_CODE, VLLM, foreign_options
-from sensorium.terminal.options import BUNDLED, engine_settings, run_options, serve_options
+from sensorium.terminal.options import BUNDLED, chosen_hub, engine_settings, hub_options, run_options, serve_options
 from sensorium.terminal.server_options import PORT, served_names, server_options, start
 from sensorium.terminal.start_server import start_server
 
@@ -56,7 +56,7 @@ def serve(model: str | None, model_option: str | None, merge_lora: bool, **optio
         raise click.UsageError(f"two models are given: {model!r} and --model {model_option!r}.")
     chosen = model or model_option or BUNDLED
     if merge_lora:
-        chosen = merged_model(chosen)
+        chosen = merged_model(chosen, None, options["revision"], chosen_hub(options))
     served = served_names(options, (chosen,))
     if is_adapter(chosen):
         served = tuple(dict.fromkeys((*served, DEFAULT_NAME)))
@@ -125,11 +125,12 @@ def chat(
 @click.argument("adapter", type=click.Path(exists=True, file_okay=False))
 @click.option("--base-model", help="A folder or hub id; default: what the adapter's files name.")
 @click.option("--output", type=click.Path(), help="Default: ADAPTER-merged.")
-def merge_lora(adapter: str, base_model: str | None, output: str | None) -> int:
+@hub_options
+def merge_lora(adapter: str, base_model: str | None, output: str | None, **options: Any) -> int:
     """Merge ADAPTER into its base model: the result loads like any checkpoint."""
     from sensorium.terminal.merge import merge_adapter
 
-    click.echo(merge_adapter(adapter, base_model, output))
+    click.echo(merge_adapter(adapter, base_model, output, options["revision"], chosen_hub(options)))
     return 0
 
 

@@ -31,7 +31,7 @@ def write_adapter(
         strength: how far the factors move the answers.
     """
     path.mkdir(parents=True, exist_ok=True)
-    weights = load_file(base / "model.safetensors")
+    weights = _weights(base)
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
     for module in modules:
@@ -61,10 +61,14 @@ def merge_by_hand(base: Path, adapter: Path, output: Path, scale: float = ALPHA 
 
 def decoder_layers(base: Path, *ends: str) -> list[str]:
     """Names of the checkpoint's linear layers that end so, towers excluded."""
-    names = load_file(base / "model.safetensors")
-    found = [name.removesuffix(".weight") for name, tensor in names.items() if tensor.ndim == 2]
+    found = [name.removesuffix(".weight") for name, tensor in _weights(base).items() if tensor.ndim == 2]
     return [
         name
         for name in found
         if name.endswith(ends) and not any(tower in name for tower in ("visual.", "vision_", "vpm.", "audio_tower."))
     ]
+
+
+def _weights(base: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a checkpoint, of whatever number of files."""
+    return {name: tensor for file in sorted(base.glob("*.safetensors")) for name, tensor in load_file(file).items()}

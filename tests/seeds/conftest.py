@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.running import Running
-from tests.seeds.serving import FILES, media_server, served
+from tests.seeds.serving import FILES, media_server
 
 
 @pytest.fixture(scope="session")
@@ -23,11 +22,3 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("demo.jpeg", "rose.jpg"):
         (folder / name).write_bytes(FILES[name])
     return folder
-
-
-@pytest.fixture(scope="session")
-def qwen_vl(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Iterator[Running]:
-    """What seeds 001 and 004 call qwen_vl and qwen-vl-chat."""
-    arguments = ("--max-model-len", "1024", "--allowed-local-media-path", str(pictures))
-    with served("qwen-vl-chat", tmp_path_factory.mktemp("qwen-vl"), *arguments) as started:
-        yield started

@@ -1,6 +1,6 @@
 """The servers and the media that the seeds' programs are run against: tiny checkpoints, pictures on loopback.
 
-`MODELS` is the one place that says which family stands behind which of the seeds' models.
+The checkpoints of `MODELS` have random weights and few layers; class, layout and tokenizer are those of the real ones.
 """
 
 from __future__ import annotations
@@ -14,25 +14,33 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from tests.checkpoint_chat import write_internvl_chat
+from tests.checkpoint_llava import write_llava_llama
 from tests.checkpoints import make_checkpoint
 from tests.clips import picture, sound, tone, video
 from tests.e2e.running import Running, serve
 from tests.minicpm_checkpoints import make_minicpm
+from tests.qwen_checkpoints import make_qwen
 
 
 def _internvl2(path: Path) -> None:
     write_internvl_chat(path.with_name(path.name + "-hf"), path, "internlm2")
 
 
+def _yi_vl(path: Path) -> None:
+    hf, authors = path.with_name(path.name + "-hf"), path.with_name(path.name + "-authors")
+    write_llava_llama(hf, authors, "yi_vl").rename(path)
+
+
 MODELS: dict[str, Callable[[Path], None]] = {
     "qwen-vl-2b": partial(make_checkpoint, "qwen3_vl"),
     "MiniCPM-V-2_6": partial(make_minicpm, "2.6"),
     "InternVL2_5": _internvl2,
-    "qwen-vl-chat": partial(make_checkpoint, "qwen2_vl"),  # stands in for Qwen-VL-Chat
-    "yi-vl-6b-chat": partial(make_checkpoint, "llava"),  # stands in for Yi-VL
+    "qwen-vl-chat": partial(make_qwen, "qwen_vl"),
+    "yi-vl-6b-chat": _yi_vl,
     "minicpm-v-v2_5-chat": partial(make_minicpm, "2.5"),
     "qwen2-audio-7b-instruct": partial(make_checkpoint, "qwen2_audio"),
     "internvl2-2b": _internvl2,
+    "minicpm-v-v2_6-chat": partial(make_minicpm, "2.6"),
 }
 _ENDS = range(5, 560, 16)  # plain tokens that end an answer: random weights would go on to the end of the context
 
@@ -48,11 +56,19 @@ def make_model(name: str, path: Path) -> None:
 
 
 @contextmanager
-def served(name: str, folder: Path, *arguments: str) -> Iterator[Running]:
-    """Serve one of MODELS under its name."""
+def deployed(name: str, folder: Path, *arguments: str) -> Iterator[Running]:
+    """Serve one of MODELS by the command of seed 004, with the weights in a folder and media on loopback."""
     make_model(name, folder / "model")
-    common = ["--served-model-name", name, "--dtype", "float32", "--allow-private-media"]
-    with serve([str(folder / "model"), *common, *arguments], folder / "home") as running:
+    line = ["--model_type", name, "--model_id_or_path", str(folder / "model"), "--max_model_len", "1024"]
+    with deploy(folder, *line, *arguments) as running:
+        yield running
+
+
+@contextmanager
+def deploy(folder: Path, *arguments: str) -> Iterator[Running]:
+    """Run `sensorium deploy`; its caches are in `folder`/home."""
+    line = [*arguments, "--dtype", "fp32", "--allow-private-media"]
+    with serve(line, folder / "home", ("sensorium", "deploy")) as running:
         yield running
 
 

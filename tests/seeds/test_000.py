@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.running import Running
-from tests.seeds.serving import served
+from tests.e2e.running import Running, serve
+from tests.seeds.serving import make_model
 from tests.seeds.wire import Seen, encoded, parts, post, said
 
 MODEL = "qwen-vl-2b"
@@ -16,7 +16,10 @@ MODEL = "qwen-vl-2b"
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with served(MODEL, tmp_path_factory.mktemp("s000"), "--max-model-len", "2048") as started:
+    folder = tmp_path_factory.mktemp("s000")
+    make_model(MODEL, folder / "model")
+    line = [str(folder / "model"), "--served-model-name", MODEL, "--max-model-len", "2048", "--dtype", "float32"]
+    with serve([*line, "--allow-private-media"], folder / "home") as started:
         yield started
 
 

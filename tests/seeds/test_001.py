@@ -1,25 +1,46 @@
-"""Seed 001: a chat request without a model, and rtp-llm's raw prompts over POST /."""
+"""Seed 001: a Qwen-VL-Chat started by variables, a chat request without a model, and raw prompts over POST /."""
 
 from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.e2e.running import Running
+from tests.e2e.running import Running, serve
+from tests.seeds.serving import make_model
 from tests.seeds.wire import TIMEOUT_S, parts, post, said, seen_as_parts
 
 CONFIG = {"top_k": 1, "max_new_tokens": 100}
 ASK = "Picture 1:<img/>\n这是什么"
 
 
-@pytest.fixture
-def running(qwen_vl: Running) -> Running:
-    return qwen_vl
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Iterator[Running]:
+    """The server of row 13, told by variables what to serve and where."""
+    folder = tmp_path_factory.mktemp("s001")
+    model = folder / "model"
+    make_model("qwen-vl-chat", model)
+    variables = {
+        "MODEL_TYPE": "qwen_vl",
+        "TOKENIZER_PATH": str(model),
+        "CHECKPOINT_PATH": str(model),
+        "FT_SERVER_TEST": "1",
+        "MAX_SEQ_LEN": "1024",
+    }
+    line = ["--allow-private-media", "--allowed-local-media-path", str(pictures)]
+    with serve(line, folder / "home", ["sensorium.start_server"], variables, "START_PORT") as started:
+        yield started
+
+
+def test_row_13_what_the_variables_said_is_served(running: Running) -> None:
+    card = running.client().models.list().data[0]
+    assert (card.id, card.max_model_len) == ("qwen_vl", 1024)  # type: ignore[attr-defined]
+    assert httpx.get(f"{running.url}/health").status_code == 200
 
 
 def chat(image_path: str) -> dict[str, Any]:
@@ -57,7 +78,8 @@ def test_rows_11_and_12_raw_prompts_on_the_wire(running: Running, media: str) ->
     assert apart["response"] == inline["response"]
     assert apart["aux_info"]["input_len"] == inline["aux_info"]["input_len"]
     other = raw(running, prompt=ASK, urls=[f"{media}/animal.png"])
-    assert other["aux_info"]["input_len"] != apart["aux_info"]["input_len"]
+    assert other["aux_info"]["input_len"] == apart["aux_info"]["input_len"]  # Qwen-VL's pictures have one size
+    assert other["response"] != apart["response"]
     before = raw(running, prompt="这是什么", urls=[url])
     assert before["aux_info"]["input_len"] < apart["aux_info"]["input_len"]
     both = raw(running, prompt_batch=[ASK, "hi"], urls=[[url], []])["response_batch"]

@@ -38,14 +38,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def short(model: Path) -> Iterator[Running]:
     """The server of row 16, and its flags as they stand there."""
-    with serve([str(model), *shlex.split(ROW_16)], model.with_name("home"), KEY) as started:
+    with serve([str(model), *shlex.split(ROW_16)], model.with_name("home"), api_key=KEY) as started:
         yield started
 
 
 @pytest.fixture(scope="module")
 def mixed(model: Path) -> Iterator[Running]:
     """The server of row 20."""
-    with serve([str(model), *shlex.split(ROW_20)], model.with_name("home"), KEY) as started:
+    with serve([str(model), *shlex.split(ROW_20)], model.with_name("home"), api_key=KEY) as started:
         yield started
 
 
@@ -57,7 +57,7 @@ def ask(running: Running, model: Path, messages: list[Any]) -> Any:
     return running.client(api_key=KEY).chat.completions.create(model=str(model), messages=messages, extra_body=EXTRA)
 
 
-def test_row_17_a_picture_behind_text_and_a_key(short: Running, model: Path) -> None:
+def test_rows_16_and_17_a_picture_behind_text_and_a_key(short: Running, model: Path) -> None:
     message = parts("请描述这张图片", ("image", f"data:image/jpeg;base64,{encoded('airplane.jpeg')}"))
     answer = ask(short, model, [message])
     assert isinstance(answer.choices[0].message.content, str)

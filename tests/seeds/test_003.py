@@ -29,14 +29,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def running(model: Path) -> Iterator[Running]:
-    """The server of row 25 with its flags, but for the port."""
+    """The server of row 25 with its module and flags, but for the port."""
     flags = [
         *("--model", str(model), "--max-num-seqs=256", "--max-model-len=4096", "--max-num-batched-tokens=4096"),
         *("--tensor-parallel-size=1", "--block-size=128"),
         *("--chat-template", str(model.with_name("template_llava.jinja")), "--dtype", "float32", "--host=127.0.0.1"),
         *("--gpu-memory-utilization=0.9", "--trust-remote-code"),
     ]
-    with serve(flags, model.with_name("home")) as started:
+    command = ["sensorium.entrypoints.openai.api_server"]
+    with serve(flags, model.with_name("home"), command) as started:
         yield started
 
 

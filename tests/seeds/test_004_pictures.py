@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.running import Running
-from tests.seeds.serving import served
-from tests.seeds.wire import Seen, encoded, parts, post, said, seen_as_parts, stream, swift
+from tests.seeds.serving import deployed
+from tests.seeds.wire import Seen, converse, encoded, parts, post, said, seen_as_parts, stream, swift
 
 CURL = """{
 "model": "MODEL",
@@ -33,7 +33,7 @@ class Chat:
 
 @pytest.fixture(scope="module", params=["yi-vl-6b-chat", "minicpm-v-v2_5-chat"])
 def chat(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, media: str) -> Iterator[Chat]:
-    with served(request.param, tmp_path_factory.mktemp("s004"), "--max-model-len", "1024") as started:
+    with deployed(request.param, tmp_path_factory.mktemp("s004")) as started:
         yield Chat(started, request.param, f"{media}/cat.png", f"{media}/animal.png")
 
 
@@ -41,6 +41,15 @@ def test_row_33_curl_without_a_tag(chat: Chat, media: str) -> None:
     text = said(post(chat.running, CURL.replace("MODEL", chat.model).replace("BASE", media)))
     body = {"model": chat.model, "messages": [parts(("image", chat.cat), FIRST)], "temperature": 0}
     assert said(post(chat.running, body)) == text
+
+
+def test_rows_27_and_34_the_program_with_swifts_client(chat: Chat) -> None:
+    query, follow = "<image>" + FIRST, "<image>图中有几只羊"
+    cat, both = {"images": [chat.cat]}, {"images": [chat.cat, chat.animal]}
+    model, response, streamed = converse(chat.running, query, follow, cat, both, temperature=0)
+    assert model == chat.model
+    assert response == said(post(chat.running, swift(chat.model, query, **cat, temperature=0)))
+    assert streamed == said(post(chat.running, swift(chat.model, follow, [(query, response)], **both, temperature=0)))
 
 
 def test_row_34_swift_client_a_picture_each_round(chat: Chat) -> None:
@@ -74,6 +83,9 @@ def test_row_36_swift_client_the_follow_up_has_no_tag(chat: Chat) -> None:
     follow = swift(chat.model, "这张图是如何产生的？", [(query, answer)], images=[chat.cat], temperature=0)
     turns = [parts(("image", chat.cat), FIRST), {"role": "assistant", "content": answer}]
     seen_as_parts(chat.running, follow, *turns, {"role": "user", "content": "这张图是如何产生的？"})
+    cat = {"images": [chat.cat]}
+    program = converse(chat.running, query, "这张图是如何产生的？", cat, cat, temperature=0)
+    assert program == (chat.model, answer, said(post(chat.running, follow)))
 
 
 def test_row_43_raw_base64_in_images(chat: Chat) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sensorium.llm import convert_to_base64
 from tests.e2e.running import Running
-from tests.seeds.wire import encoded, parts, post, said, seen_as_parts, stream, swift
+from tests.seeds.serving import deployed
+from tests.seeds.wire import converse, encoded, parts, post, said, seen_as_parts, stream, swift
 
 MODEL = "qwen-vl-chat"
 ASK = "图中是什么花，有几只？"
@@ -20,9 +24,10 @@ CURL = """{
 }"""
 
 
-@pytest.fixture
-def running(qwen_vl: Running) -> Running:
-    return qwen_vl
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Iterator[Running]:
+    with deployed(MODEL, tmp_path_factory.mktemp("s004"), "--allowed-local-media-path", str(pictures)) as started:
+        yield started
 
 
 def test_row_30_curl_with_a_tag_in_a_string(running: Running, media: str) -> None:
@@ -38,6 +43,15 @@ def test_rows_31_and_43_swift_client_with_every_kind_of_address(running: Running
     given = {"url": url, "base64": data, "data URL": f"data:image/jpeg;base64,{data}", "path": "rose.jpg"}[form]
     query = f"<img>{given}</img>{ASK}"
     seen_as_parts(running, swift(MODEL, query), parts(("image", url), ASK))
+
+
+def test_rows_27_and_31_the_program_with_swifts_client(running: Running, media: str, pictures: Path) -> None:
+    queries = [f"<img>{given}</img>{ASK}" for given in (f"{media}/rose.jpg", pictures / "rose.jpg")]
+    model, response, streamed = converse(running, queries[0], BOXES, seed=42)
+    assert model == MODEL
+    assert response == said(post(running, swift(MODEL, queries[0], seed=42)))
+    assert streamed == said(post(running, swift(MODEL, BOXES, [(queries[0], response)], seed=42)))
+    assert converse(running, queries[1], BOXES, seed=42) == (model, response, streamed)  # a file of the client's
 
 
 def test_row_31_swift_client_two_rounds_streamed(running: Running, media: str) -> None:
@@ -57,10 +71,11 @@ def test_row_31_boxes_in_the_history_stay_text(running: Running, media: str) -> 
     assert boxes in post(running, {"tokens": tokens}, "/detokenize")["prompt"]
 
 
-def test_row_32_openai_client_list_then_string_streamed(running: Running, media: str) -> None:
+def test_row_32_openai_client_list_then_string_streamed(running: Running, media: str, pictures: Path) -> None:
     client = running.client()
     model = client.models.list().data[0].id
-    assert model == MODEL
+    base64 = convert_to_base64(images=[str(pictures / "rose.jpg")])["images"][0]
+    assert f"data:image/jpeg;base64,{base64}" == f"data:image/jpeg;base64,{encoded('rose.jpg')}"
     messages: list[Any] = [parts(("image", f"{media}/rose.jpg"), ASK)]
     answer = client.chat.completions.create(model=model, messages=messages, seed=42).choices[0].message.content
     messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": BOXES}]

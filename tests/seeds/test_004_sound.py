@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sensorium.llm import convert_to_base64
 from tests.e2e.running import Running
-from tests.seeds.serving import served
-from tests.seeds.wire import Seen, encoded, parts, post, said, seen_as_parts, stream, swift
+from tests.seeds.serving import FILES, deployed
+from tests.seeds.wire import Seen, converse, encoded, parts, post, said, seen_as_parts, stream, swift
 
 MODEL = "qwen2-audio-7b-instruct"
 ASK = "这段语音说了什么"
@@ -18,7 +20,7 @@ FOLLOW = "这段语音是男生还是女生"
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with served(MODEL, tmp_path_factory.mktemp("s004"), "--max-model-len", "1024") as started:
+    with deployed(MODEL, tmp_path_factory.mktemp("s004")) as started:
         yield started
 
 
@@ -39,6 +41,18 @@ def test_rows_38_and_43_swift_client(running: Running, media: str) -> None:
         {"role": "assistant", "content": answer},
         {"role": "user", "content": FOLLOW},
     )
+
+
+def test_rows_27_and_38_the_program_with_swifts_client(running: Running, media: str, tmp_path: Path) -> None:
+    query = "<audio>" + ASK
+    sound = {"audios": [f"{media}/weather.wav"]}
+    model, response, streamed = converse(running, query, FOLLOW, sound, sound, temperature=0)
+    assert model == MODEL
+    assert response == said(post(running, swift(MODEL, query, **sound, temperature=0)))
+    assert streamed == said(post(running, swift(MODEL, FOLLOW, [(query, response)], **sound, temperature=0)))
+    (tmp_path / "weather.wav").write_bytes(FILES["weather.wav"])
+    local = {"audios": convert_to_base64(images=[str(tmp_path / "weather.wav")])["images"]}
+    assert converse(running, query, FOLLOW, local, local, temperature=0) == (model, response, streamed)
 
 
 def test_row_39_openai_client(running: Running, media: str) -> None:

@@ -1,4 +1,4 @@
-"""Seed 004, internvl2-2b: a video in `videos` and in a video_url part, then a picture."""
+"""Seed 004, internvl2-2b and minicpm-v-v2_6-chat: a video in `videos` and in a video_url part, then a picture."""
 
 from __future__ import annotations
 
@@ -8,33 +8,47 @@ from typing import Any
 import pytest
 
 from tests.e2e.running import Running
-from tests.seeds.serving import served
-from tests.seeds.wire import encoded, parts, post, said, seen_as_parts, stream, swift
+from tests.seeds.serving import deployed
+from tests.seeds.wire import converse, encoded, parts, post, said, seen_as_parts, stream, swift
 
-MODEL = "internvl2-2b"
+
+@pytest.fixture(scope="module", params=["internvl2-2b", "minicpm-v-v2_6-chat"])
+def model(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with served(MODEL, tmp_path_factory.mktemp("s004"), "--max-model-len", "1024") as started:
+def running(model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with deployed(model, tmp_path_factory.mktemp("s004")) as started:
         yield started
 
 
-def test_rows_40_and_43_swift_client(running: Running, media: str) -> None:
+def test_rows_27_and_40_the_program_with_swifts_client(running: Running, model: str, media: str) -> None:
+    query, follow = "<video>描述这段视频", "<image>图中有几只羊"
+    video, both = (
+        {"videos": [f"{media}/baby.mp4"]},
+        {"videos": [f"{media}/baby.mp4"], "images": [f"{media}/animal.png"]},
+    )
+    name, response, streamed = converse(running, query, follow, video, both, temperature=0)
+    assert name == model
+    assert response == said(post(running, swift(model, query, **video, temperature=0)))
+    assert streamed == said(post(running, swift(model, follow, [(query, response)], **both, temperature=0)))
+
+
+def test_rows_40_and_43_swift_client(running: Running, model: str, media: str) -> None:
     url = f"{media}/baby.mp4"
     for video in (url, encoded("baby.mp4"), f"data:video/mp4;base64,{encoded('baby.mp4')}"):
-        body = swift(MODEL, "<video>描述这段视频", videos=[video], temperature=0)
+        body = swift(model, "<video>描述这段视频", videos=[video], temperature=0)
         seen_as_parts(running, body, parts(("video", url), "描述这段视频"))
     said(post(running, body))
     picture = f"{media}/animal.png"
-    follow = swift(MODEL, "<image>图中有几只羊", images=[picture], temperature=0)
+    follow = swift(model, "<image>图中有几只羊", images=[picture], temperature=0)
     assert stream(running, follow | {"stream": True}) == said(post(running, follow))
     seen_as_parts(running, follow, parts(("image", picture), "图中有几只羊"))
 
 
-def test_row_41_openai_client(running: Running, media: str) -> None:
+def test_row_41_openai_client(running: Running, model: str, media: str) -> None:
     client = running.client()
-    model = client.models.list().data[0].id
     for url in (f"{media}/baby.mp4", f"data:video/mp4;base64,{encoded('baby.mp4')}"):
         messages: list[Any] = [parts(("video", url), "描述这段视频")]
         answer = client.chat.completions.create(model=model, messages=messages, temperature=0)
@@ -44,7 +58,7 @@ def test_row_41_openai_client(running: Running, media: str) -> None:
     assert all(isinstance(chunk.choices[0].delta.content, str) for chunk in chunks)
 
 
-def test_tags_of_two_kinds_in_one_string(running: Running, media: str) -> None:
+def test_tags_of_two_kinds_in_one_string(running: Running, model: str, media: str) -> None:
     clip, picture = f"{media}/baby.mp4", f"{media}/animal.png"
-    body = swift(MODEL, f"<video>{clip}</video>和<img>{picture}</img>", temperature=0)
+    body = swift(model, f"<video>{clip}</video>和<img>{picture}</img>", temperature=0)
     seen_as_parts(running, body, parts(("video", clip), "和", ("image", picture)))

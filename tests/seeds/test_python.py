@@ -13,12 +13,12 @@ from sensorium.pipeline import Pipeline
 from tests.checkpoints import make_checkpoint
 from tests.examples.test_examples import QUESTIONS, run
 from tests.minicpm_checkpoints import make_minicpm
-from tests.seeds.serving import FILES
+from tests.seeds.serving import FILES, make_model
 
 
 def test_rows_10_and_11_and_12_pipeline(tmp_path: Path) -> None:
     (tmp_path / "demo.jpeg").write_bytes(FILES["demo.jpeg"])
-    make_checkpoint("qwen2_vl", tmp_path / "model")
+    make_model("qwen-vl-chat", tmp_path / "model")
     config = ModelConfig(max_seq_len=1024, options={"allowed_local_media_path": str(tmp_path)})
     model = ModelFactory.from_huggingface(str(tmp_path / "model"), model_config=config)
     pipeline = Pipeline(model, model.tokenizer)

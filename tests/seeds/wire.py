@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from sensorium.llm import XRequestConfig, get_model_list_client, inference_client
 from tests.e2e.running import Running
 from tests.seeds.serving import FILES
 
@@ -72,6 +73,28 @@ def swift(model: str, query: str, history: list[tuple[str, str]] | None = None, 
     for asked, answered in history or []:
         messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
     return {"messages": [*messages, {"role": "user", "content": query}], "model": model, **fields}
+
+
+def converse(
+    running: Running, query: str, follow: str, first: Json | None = None, second: Json | None = None, **config: Any
+) -> tuple[str, str, str]:
+    """Run the program that seed 004 shows for swift's client.
+
+    Args:
+        first, second: media of the two requests, by the names that `inference_client` has for them.
+
+    Returns:
+        The model's name, and the answers to `query` and, streamed, to `follow`.
+    """
+    where = {"port": running.url.rpartition(":")[2]}
+    model_type = get_model_list_client(**where).data[0].id
+    request_config = XRequestConfig(**config)
+    resp = inference_client(model_type, query, **first or {}, request_config=request_config, **where)
+    response = resp.choices[0].message.content
+    history = [(query, response)]
+    request_config = XRequestConfig(stream=True, **config)
+    stream_resp = inference_client(model_type, follow, history, **second or {}, request_config=request_config, **where)
+    return model_type, response, "".join(chunk.choices[0].delta.content for chunk in stream_resp)
 
 
 def parts(*content: Any, role: str = "user") -> Json:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -191,6 +192,21 @@ class Tower(NamedTuple):
     key: str
     rename: Callable[[str], tuple[str, str] | None]
     own_first: bool
+
+    def folder(self, checkpoint: Path) -> Path | None:
+        """Return its folder in that of the main checkpoint or beside it; None: it is not on this machine.
+
+        `name` may be a path of the machine the model was trained on, so ever less of it is looked for.
+        """
+        parts = [part for part in Path(self.name).parts if part not in (".", "..", "/")]
+        places = [
+            folder.joinpath(*parts[-depth:])
+            for folder in (checkpoint, checkpoint.parent)
+            for depth in range(len(parts), 0, -1)
+        ]
+        if Path(self.name).is_absolute():
+            places.append(Path(self.name))
+        return next((place for place in places if (place / "config.json").is_file()), None)
 
 
 @dataclass(frozen=True)

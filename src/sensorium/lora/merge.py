@@ -17,6 +17,7 @@ from sensorium.lora.folder import base_of
 from sensorium.lora.tensors import AdapterFiles, listed, read_adapter
 from sensorium.model.weights import read_tensors, weight_files
 from sensorium.registry.hub import resolve
+from sensorium.settings import Hub
 
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = (".safetensors", ".bin", ".index.json", ".pt", ".pth", ".gguf", ".onnx", ".msgpack", ".h5")
@@ -24,7 +25,15 @@ _ARGUMENTS = ("sft_args.json", "args.json")  # ms-swift's notes, which say what 
 Progress = Callable[[str, float], None]
 
 
-def merge(adapter: str, base: str | None, output: Path, on_progress: Progress = lambda phase, fraction: None) -> Path:
+def merge(
+    adapter: str,
+    base: str | None,
+    output: Path,
+    on_progress: Progress = lambda phase, fraction: None,
+    *,
+    revision: str | None = None,
+    hub: Hub = "huggingface",
+) -> Path:
     """Write the merged checkpoint to `output`, which is complete when it appears.
 
     Every weight is W + (B @ A) * scale, computed in float32 and rounded as PEFT's `merge_and_unload` does. Tensors of
@@ -32,6 +41,7 @@ def merge(adapter: str, base: str | None, output: Path, on_progress: Progress = 
 
     Args:
         base: a folder or a hub id; None: what the adapter's files name.
+        revision, hub: of a base that is a hub id.
 
     Raises:
         ConfigurationError: tensors do not fit the base, there is no space, or `output` is there already.
@@ -39,10 +49,12 @@ def merge(adapter: str, base: str | None, output: Path, on_progress: Progress = 
     if output.exists():
         raise ConfigurationError(f"{output} is there already; remove it, or name another --output.")
     files = read_adapter(Path(adapter).expanduser())
-    source = resolve(base or base_of(adapter), None, on_progress)
+    source = resolve(base or base_of(adapter), revision, on_progress, hub)
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     _check_tied(files, config)
-    rename = families.find(config).rename if families.serves(config) else lambda name: ("model", name)
+    family = families.find(config) if families.serves(config) else None
+    rename = family.rename if family else lambda name: ("model", name)
+    tower = family.tower(config).folder(source) if family and family.tower else None
     shards = weight_files(source)
     _check_space(shards, output)
     merging = _Merging(files, rename)
@@ -52,6 +64,9 @@ def merge(adapter: str, base: str | None, output: Path, on_progress: Progress = 
     try:
         _write(shards, partial, merging, on_progress)
         _copy_rest(source, files.path, partial)
+        if tower is not None:
+            inside = tower.is_relative_to(source)
+            shutil.copytree(tower, partial / (tower.relative_to(source) if inside else tower.name))
         partial.rename(output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -129,11 +144,9 @@ def _write(shards: list[Path], output: Path, merging: _Merging, on_progress: Pro
 
 
 def _copy_rest(source: Path, adapter: Path, output: Path) -> None:
-    """Everything of the base but its weights, folders of towers included; ms-swift's notes from the adapter."""
+    """Everything of the base but its weights; ms-swift's notes from the adapter, as those of a whole model."""
     for entry in sorted(source.iterdir()):
-        if (entry / "config.json").is_file():
-            shutil.copytree(entry, output / entry.name)
-        elif entry.is_file() and not entry.name.endswith(_WEIGHTS) and not entry.name.startswith("."):
+        if entry.is_file() and not entry.name.endswith(_WEIGHTS) and not entry.name.startswith("."):
             shutil.copyfile(entry, output / entry.name)
     for name in _ARGUMENTS:
         if (adapter / name).is_file():

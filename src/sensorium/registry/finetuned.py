@@ -63,8 +63,12 @@ def read_finetuned(folder: str | Path, *, use_arguments: bool = True) -> Finetun
     told = arguments or {}
     _check(path, told)
     base = told.get("model_id_or_path")
-    if base is None and adapter:
-        base = _read(path / "adapter_config.json").get("base_model_name_or_path")
+    if adapter and (base is None or not Path(base).expanduser().is_dir()):
+        trained_on = _read(path / "adapter_config.json").get("base_model_name_or_path")
+        if base is None or (isinstance(trained_on, str) and Path(trained_on).expanduser().is_dir()):
+            base = (
+                trained_on  # swift notes the hub's id; peft the folder it was downloaded to, which may still be there
+            )
     dtype = told.get("dtype")
     return Finetuned(
         folder=path,

@@ -35,7 +35,8 @@ def with_adapters(settings: EngineSettings, adapters: Sequence[Adapter], *, merg
         from sensorium.terminal.merge import merged_model  # here, because it imports rich
 
         del modules[DEFAULT_NAME]
-        settings = msgspec.structs.replace(settings, model=merged_model(own, settings.model))
+        merged = merged_model(own, settings.model, settings.revision, settings.hub)
+        settings = msgspec.structs.replace(settings, model=merged)
     elif own is not None:
         settings = msgspec.structs.replace(settings, lora=own)
     return msgspec.structs.replace(settings, lora_modules={**modules, **settings.lora_modules})

@@ -35,6 +35,15 @@ _SECONDS = Seconds()
 _MEDIA = MediaLimits()
 _DEFAULT = EngineSettings("")
 
+_HUB = (
+    click.option("--revision", help="Branch, tag or commit on the hub."),
+    click.option(
+        "--hub",
+        type=click.Choice(list(get_args(Hub))),
+        envvar=names("SENSORIUM_HUB"),
+        help="Where hub ids are looked up; default: huggingface.",
+    ),
+)
 _RUN = (
     click.option(
         "--engine",
@@ -51,13 +60,7 @@ _RUN = (
     click.option("--min-pixels", type=_AT_LEAST_1, help="Smallest picture; smaller ones are enlarged."),
     click.option("--max-pixels", type=_AT_LEAST_1, help="Largest picture; larger ones are shrunk."),
     click.option("--chat-template", type=Template(), help="A file or the template itself; default: the model's."),
-    click.option("--revision", help="Branch, tag or commit on the hub."),
-    click.option(
-        "--hub",
-        type=click.Choice(list(get_args(Hub))),
-        envvar=names("SENSORIUM_HUB"),
-        help="Where hub ids are looked up; default: huggingface.",
-    ),
+    *_HUB,
     click.option("--tokenizer", help="Folder with another tokenizer than the model's own."),
     click.option("--generation-config", type=GenerationConfig(), default="auto", help="Sampling defaults from there."),
     click.option(
@@ -145,6 +148,16 @@ _SERVE = (
 )
 
 
+def hub_options(command: Command) -> Command:
+    """Add the options that say where a hub id is looked up."""
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_HUB), command)
+
+
+def chosen_hub(options: dict[str, Any]) -> Hub:
+    """Return the hub that options and environment ask for."""
+    return options["hub"] or ("modelscope" if yes_or_no("VLLM_USE_MODELSCOPE") else "huggingface")
+
+
 def run_options(command: Command) -> Command:
     """Add the options of every command that loads a model."""
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_RUN), command)
@@ -197,10 +210,9 @@ def engine_settings(model: str, options: dict[str, Any], name: str = "") -> Engi
         given["kv_cache_bytes"] = options["kv_cache_memory"]
         given["encoder_cache_bytes"] = options["encoder_cache_memory"]
         given["media"] = media_limits(options)
-    hub: Hub = options["hub"] or ("modelscope" if yes_or_no("VLLM_USE_MODELSCOPE") else "huggingface")
     tokenizer = _tokenizer(options["tokenizer"], model)
     return EngineSettings(
-        model, name=name or model, hub=hub, tokenizer=tokenizer, mm_processor_kwargs=processor, **given
+        model, name=name or model, hub=chosen_hub(options), tokenizer=tokenizer, mm_processor_kwargs=processor, **given
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,21 +54,10 @@ def find_tower(family: Family, config: dict[str, Any], checkpoint: Path, on_prog
     if family.tower is None:
         return None
     source = family.tower(config)
-    path = next((folder for folder in _places(source.name, checkpoint) if (folder / "config.json").is_file()), None)
-    if path is None:
-        path = _from_hub(source, checkpoint, on_progress)
+    path = source.folder(checkpoint) or _from_hub(source, checkpoint, on_progress)
     own = read_json(path / "config.json")
     vision = own.get("vision_config")  # of a whole CLIP, which has a text tower too
     return FoundTower(source, path, {**config, "vision_config": dict(vision if isinstance(vision, Mapping) else own)})
-
-
-def _places(name: str, checkpoint: Path) -> Iterator[Path]:
-    """Folders that `name` may mean: config.json may hold a path of the machine the model was trained on."""
-    parts = [part for part in Path(name).parts if part not in (".", "..", "/")]
-    for folder in (checkpoint, checkpoint.parent):
-        yield from (folder.joinpath(*parts[-depth:]) for depth in range(len(parts), 0, -1))
-    if Path(name).is_absolute():
-        yield Path(name)
 
 
 def _from_hub(source: Tower, checkpoint: Path, on_progress: Progress) -> Path:
