@@ -41,6 +41,16 @@ def test_an_adapter_knows_its_base_and_its_training(tmp_path: Path) -> None:
     assert (tuned.dtype, tuned.system) == ("bf16", "You are a helpful assistant.")
 
 
+def test_the_folder_it_was_trained_on_comes_before_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    here = {"base_model_name_or_path": str(tmp_path / "base")}
+    assert read_finetuned(write(tmp_path / "a", adapter_config=here, sft_args=ARGUMENTS)).base == str(tmp_path / "base")
+    told = ARGUMENTS | {"model_id_or_path": str(tmp_path)}
+    assert read_finetuned(write(tmp_path / "b", adapter_config=here, sft_args=told)).base == str(tmp_path)
+    gone = {"base_model_name_or_path": "/gone/base"}
+    assert read_finetuned(write(tmp_path / "c", adapter_config=gone, sft_args=ARGUMENTS)).base == "qwen/Qwen-VL-Chat"
+
+
 def test_full_weights_with_the_options_of_merging(tmp_path: Path) -> None:
     adapter = read_finetuned(write(tmp_path / "checkpoint-9", adapter_config={}))
     assert merged_folder(adapter) is None

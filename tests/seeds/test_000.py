@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
 
 from tests.e2e.running import Running, serve
+from tests.examples.test_examples import run
 from tests.seeds.serving import make_model
 from tests.seeds.wire import Seen, encoded, parts, post, said
 
@@ -54,6 +56,14 @@ def test_row_04_text_alone(running: Running) -> None:
         model=MODEL, messages=[{"role": "user", "content": "你好"}], max_tokens=100
     )
     assert isinstance(answer.choices[0].message.content, str)
+
+
+def test_rows_04_and_05_the_programs(running: Running, media: str) -> None:
+    one, two, base = f"{media}/demo.jpeg", f"{media}/image1.jpg", f"{running.url}/v1"
+    printed = run("multimodal_cases.py", "--base-url", base, "--image-url", one, "--image-url", two)
+    assert "4 of 4 passed" in printed
+    printed = run("multimodal_cases.sh", BASE_URL=base, IMAGE_URL=one, IMAGE2_URL=two, PICTURE_PORT="0")
+    assert re.findall(r"^(\d)\. ", printed, re.M) == ["1", "2", "3", "4"]
 
 
 def test_row_05_and_06_curl_one_picture(running: Running, media: str) -> None:

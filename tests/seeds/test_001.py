@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.e2e.running import Running, serve
+from tests.examples.test_examples import run
 from tests.seeds.serving import make_model
 from tests.seeds.wire import TIMEOUT_S, parts, post, said, seen_as_parts
 
@@ -58,6 +59,13 @@ def test_row_14_no_model_a_null_name_and_a_path_of_the_server(running: Running, 
         body = chat(path)
         assert said(post(running, body)) == said(post(running, body, "/chat/completions"))
         seen_as_parts(running, body, parts(("image", f"{media}/demo.jpeg"), "描述一下这张图片"))
+
+
+def test_row_14_the_program(running: Running, pictures: Path) -> None:
+    printed = run(
+        "plain_request.py", str(pictures / "demo.jpeg"), "描述一下这张图片", "--port", running.url.rpartition(":")[2]
+    )
+    assert "'object': 'chat.completion'" in printed
 
 
 def test_row_14_a_path_elsewhere_is_refused_by_its_place(running: Running) -> None:

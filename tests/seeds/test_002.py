@@ -13,7 +13,8 @@ import pytest
 
 from tests.clips import video
 from tests.e2e.running import Running, serve
-from tests.seeds.serving import make_model
+from tests.examples.test_examples import run
+from tests.seeds.serving import FILES, make_model
 from tests.seeds.wire import Seen, encoded, parts
 
 KEY = "token-abc123"
@@ -21,6 +22,10 @@ EXTRA = {"stop_token_ids": [1, 151645]}
 ROW_16 = (
     f"--dtype auto --max-model-len 2048 --api-key {KEY} --gpu_memory_utilization 0.9 --trust-remote-code "
     "--max-num-batched-tokens 2048"
+)
+ROW_19 = (
+    f"--dtype auto --max-model-len 4096 --api-key {KEY} --gpu_memory_utilization 0.9 --trust-remote-code "
+    """--limit-mm-per-prompt '{"video": 3}'"""
 )
 ROW_20 = (
     f"--dtype auto --max-model-len 4096 --api-key {KEY} --gpu_memory_utilization 0.9 --trust-remote-code "
@@ -113,7 +118,7 @@ def test_rows_20_and_21_turns_with_files_and_without(mixed: Running, model: Path
     assert len(set(prompts)) == len(prompts)
 
 
-def test_rows_19_and_20_limits_count_the_whole_history(mixed: Running, model: Path) -> None:
+def test_row_20_limits_count_the_whole_history(mixed: Running, model: Path) -> None:
     clip = ("video", data_url("video/mp4", video(4)))
     two = [parts("一", clip), {"role": "assistant", "content": "好"}, parts("二", clip)]
     assert isinstance(ask(mixed, model, two).choices[0].message.content, str)
@@ -121,3 +126,24 @@ def test_rows_19_and_20_limits_count_the_whole_history(mixed: Running, model: Pa
         ask(mixed, model, [*two, {"role": "assistant", "content": "好"}, parts("三", clip)])
     with pytest.raises(openai.BadRequestError, match=r"At most 5 image\(s\)"):
         ask(mixed, model, [parts(*[("image", f"data:image/png;base64,{encoded('cat.png')}")] * 6)])
+
+
+def test_row_19_a_limit_for_videos_alone(model: Path) -> None:
+    clip = ("video", data_url("video/mp4", video(2)))
+    turns = [parts("一", clip), {"role": "assistant", "content": "好"}]
+    with serve([str(model), *shlex.split(ROW_19)], model.with_name("home"), api_key=KEY) as running:
+        assert isinstance(ask(running, model, [*turns, parts("二", clip, clip)]).choices[0].message.content, str)
+        with pytest.raises(openai.BadRequestError, match=r"At most 3 video\(s\) may be provided in one request"):
+            ask(running, model, [*turns, parts("二", clip, clip, clip)])
+        pictures = parts("三", *[("image", f"data:image/png;base64,{encoded('cat.png')}")] * 6)
+        assert isinstance(ask(running, model, [pictures]).choices[0].message.content, str)
+
+
+def test_row_21_the_program(mixed: Running, tmp_path: Path) -> None:
+    (tmp_path / "cat.png").write_bytes(FILES["cat.png"])
+    (tmp_path / "baby.mp4").write_bytes(video(6))
+    turns = [("这是什么？", "cat.png"), ("还有呢？", None), ("视频里有什么？", "baby.mp4")]
+    typed = "".join(f"{text}\ny\n{tmp_path / file}\n" if file else f"{text}\nn\n" for text, file in turns) + "exit\n"
+    stops = ["--stop-token-ids", *map(str, EXTRA["stop_token_ids"])]
+    printed = run("chat_with_files.py", "--base-url", f"{mixed.url}/v1", "--api-key", KEY, *stops, typed=typed)
+    assert printed.count("MiniCPM-V-2_6: ") == 3

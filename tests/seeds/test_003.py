@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.running import Running, serve
-from tests.seeds.serving import make_model
+from tests.examples.test_examples import run
+from tests.seeds.serving import FILES, make_model
 from tests.seeds.wire import Seen, encoded, post, said, stream
 
 TEMPLATE = (
@@ -76,6 +77,17 @@ def test_row_26_the_scripts_request(running: Running, model: Path) -> None:
     assert stream(running, payload(model, stream=1)) == said(answer)
     plain = {"messages": body["messages"]}
     assert Seen(running, body) == Seen(running, plain)
+
+
+@pytest.mark.parametrize("streamed", ["0", "1"])
+def test_row_26_the_script(running: Running, model: Path, streamed: str, tmp_path: Path) -> None:
+    (tmp_path / "cat.png").write_bytes(FILES["cat.png"])
+    arguments = ["--model-path", str(model), "--image-path", str(tmp_path / "cat.png"), "--text", "图片内容是什么"]
+    where = ["--docker-ip", "127.0.0.1", "--served-port", running.url.rpartition(":")[2], "--stream", streamed]
+    printed = run("online_serving.py", *arguments, *where)
+    assert ('"finish_reason"' in printed) == (streamed == "0")
+    text = said(post(running, payload(model)))
+    assert text in (printed if streamed == "1" else said(json.loads(printed)))
 
 
 def test_row_26_a_template_in_the_request_is_refused(running: Running, model: Path) -> None:

@@ -13,7 +13,7 @@ from sensorium.pipeline import Pipeline
 from tests.checkpoints import make_checkpoint
 from tests.examples.test_examples import QUESTIONS, run
 from tests.minicpm_checkpoints import make_minicpm
-from tests.seeds.serving import FILES, make_model
+from tests.seeds.serving import FILES, MODELS, make_model
 
 
 def test_rows_10_and_11_and_12_pipeline(tmp_path: Path) -> None:
@@ -72,11 +72,15 @@ def test_row_22_offline_with_a_rendered_prompt(tmp_path: Path) -> None:
     [
         ("qwen2_5_vl", "qwen2_5_vl", "image"),
         ("qwen2_5_vl", "qwen2_5_vl", "video"),
-        ("internvl_chat", "internvl", "image"),
+        ("internvl_chat", "InternVL2_5", "image"),
     ],
 )
 def test_rows_23_and_24_the_offline_runner(model_type: str, family: str, modality: str, tmp_path: Path) -> None:
-    make_checkpoint(family, tmp_path)
+    if family in MODELS:
+        tmp_path = tmp_path / "model"
+        make_model(family, tmp_path)
+    else:
+        make_checkpoint(family, tmp_path)
     arguments = ["--num-prompts", "2", "--num-frames", "4", "--max-tokens", "8", "--temperature", "0"]
     printed = run("vision_language.py", "-m", model_type, "--model", str(tmp_path), "--modality", modality, *arguments)
     asked = QUESTIONS[modality]
