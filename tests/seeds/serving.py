@@ -1,6 +1,6 @@
 """The servers and the media that the seeds' programs are run against: tiny checkpoints, pictures on loopback.
 
-The checkpoints of `MODELS` have random weights and few layers; class, layout and tokenizer are those of the real ones.
+The checkpoints of `MODELS` have random weights and few layers; class, layout and kind of tokenizer are the real ones'.
 """
 
 from __future__ import annotations
