@@ -14,7 +14,15 @@ from sensorium import __version__
 from sensorium.errors import ConfigurationError, InvalidRequest, SensoriumError
 from sensorium.settings import ServerSettings
 from sensorium.terminal.arguments import normalise
-from sensorium.terminal.options import BUNDLED, engine_settings, media_limits, run_options, serve_options
+from sensorium.terminal.options import (
+    BUNDLED,
+    BUNDLED_AUDIO,
+    bundled_audio_settings,
+    engine_settings,
+    media_limits,
+    run_options,
+    serve_options,
+)
 from sensorium.terminal.values import Bytes
 
 USAGE_ERROR = 2
@@ -70,8 +78,8 @@ def serve(
 ) -> int:
     """Serve MODEL over an OpenAI-compatible HTTP API.
 
-    MODEL is a folder, a hub id such as Qwen/Qwen3-VL-2B-Instruct, or nothing: the small model that comes with
-    Sensorium.
+    MODEL is a folder, a hub id such as Qwen/Qwen3-VL-2B-Instruct, or nothing: the small models that come with
+    Sensorium, tiny-vl, which sees, and tiny-audio, which hears and is loaded when it is asked for.
     """
     from sensorium.terminal.serve import serve as serve_models
 
@@ -94,12 +102,17 @@ def serve(
         preload=preload,
         media=media_limits(options),
     )
-    return serve_models(dict.fromkeys(names, loaded), settings, log_level)
+    models = dict.fromkeys(names, loaded)
+    on_demand: tuple[str, ...] = ()
+    if not (model or model_option or served_names):
+        models[BUNDLED_AUDIO], on_demand = bundled_audio_settings(loaded), (BUNDLED_AUDIO,)
+    return serve_models(models, settings, log_level, on_demand)
 
 
 @cli.command()
 @click.argument("words", nargs=-1, required=True, metavar="[MODEL] QUESTION")
 @click.option("--image", "-i", "images", multiple=True, help="A file or an http(s) URL; several may be given.")
+@click.option("--audio", "-a", "sounds", multiple=True, help="A file or an http(s) URL; several may be given.")
 @click.option("--system", help="What the model is told first.")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer; default: what the context leaves.")
 @click.option("--temperature", type=click.FloatRange(0, 100), help="0: always the likeliest token.")
@@ -107,19 +120,26 @@ def serve(
 def run(
     words: tuple[str, ...],
     images: tuple[str, ...],
+    sounds: tuple[str, ...],
     system: str | None,
     max_tokens: int | None,
     temperature: float | None,
     **options: Any,
 ) -> int:
-    """Ask one QUESTION, about pictures if you like, and print the answer."""
+    """Ask one QUESTION, about pictures or sounds if you like, and print the answer.
+
+    Without MODEL a small one that comes with Sensorium answers: tiny-audio about sounds, else tiny-vl.
+    """
     from sensorium.terminal.answer import LocalModel, print_answer, user_message
 
     if len(words) > 2:
         raise click.UsageError(f"{len(words)} arguments are given; put the question in quotes.")
-    model, question = words if len(words) == 2 else (BUNDLED, words[0])
+    bundled = BUNDLED_AUDIO if sounds and not images else BUNDLED
+    model, question = words if len(words) == 2 else (bundled, words[0])
     messages = [{"role": "system", "content": system}] if system else []
-    messages.append(user_message(question, images))
+    messages.append(
+        user_message(question, [("image", image) for image in images] + [("audio", sound) for sound in sounds])
+    )
     with LocalModel(engine_settings(model, options)) as local:
         print_answer(local.answer(messages, max_tokens=max_tokens, temperature=temperature))
     return 0
@@ -140,7 +160,7 @@ def chat(
     temperature: float | None,
     **options: Any,
 ) -> int:
-    """Talk with MODEL, or with the server at URL. Pictures are attached by /image FILE."""
+    """Talk with MODEL, or with the server at URL. /image FILE and /audio FILE attach pictures and sounds."""
     from sensorium.terminal.answer import LocalModel
     from sensorium.terminal.chat import Conversation
     from sensorium.terminal.remote import RemoteModel

@@ -81,8 +81,6 @@ def hub_config(config) -> dict:
     }
 
 
-
-
 def hub_name(name: str) -> str:
     """`model.language_model.x` -> `language_model.model.x`, and so on."""
     bare = name.removeprefix("model.")
@@ -98,6 +96,8 @@ def export(net, tok, folder: Path) -> None:
     folder = Path(folder)
     named = {"audio_token": "<|AUDIO|>", "audio_bos_token": "<|audio_bos|>", "audio_eos_token": "<|audio_eos|>"}
     tokenizer.save(tok, folder, SPECIAL, TEMPLATE, named, LONGEST)
+    # transformers' processor reads its template from here; without it, it takes one of Qwen2-Audio's own.
+    (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
     tensors = {hub_name(k): v.detach().to(torch.bfloat16).contiguous() for k, v in net.state_dict().items()}
     tensors["language_model.lm_head.weight"] = tensors["language_model.model.embed_tokens.weight"].clone()
     save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})

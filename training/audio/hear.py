@@ -11,7 +11,7 @@ from .clips import RATE, Clip, invent
 
 CLIPS = 32  # per step
 GROUP = 8  # clips that are padded to one length
-EASY_STEPS = 400  # at first fewer digits
+EASY_STEPS = 150  # at first fewer digits
 SHARES = {"digits": 10, "talk": 2, "beeps": 4, "silence": 0.7, "noise": 1}
 MEL = LogMel(num_mels=model.MELS, rate=RATE, fft_size=400, hop=160, max_samples=model.SECONDS * RATE)
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-
 RATE = 16000
 FAST = 4096  # multiples of it are transformed quickly
 KINDS = ["white", "pink", "hum", "band", "fan"]

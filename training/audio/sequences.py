@@ -4,6 +4,7 @@ So the tower runs once for many questions, and no answer can be copied from anot
 `training/sequences.py`, of which this is the smaller sister.
 """
 
+import itertools
 import random
 from dataclasses import dataclass, field
 
@@ -84,7 +85,7 @@ class Builder:
         cuts = [0, len(text)]
         if rng.random() < 0.4:
             cuts = sorted({*cuts, *(rng.randrange(len(text) + 1) for _ in range(rng.randint(1, 3)))})
-        for a, b in zip(cuts, cuts[1:], strict=False):
+        for a, b in itertools.pairwise(cuts):
             seq.text(self.encode(text[a:b]))
 
     def answer(self, seq: Sequence, text: str, task: str | None):

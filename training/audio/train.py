@@ -53,9 +53,7 @@ def stages(tok: Tokenizer, args) -> dict[str, stage.Stage]:
             args.lr,
             matrix_scale=0.6,
             decay=0.05,  # `answer` goes on with it
-            measure=lambda data: answer.right(
-                net, blind, lambda d: answer.imagined(code, d), data["ids"].sum().item()
-            ),
+            measure=lambda data: answer.right(net, blind, lambda d: answer.imagined(code, d), data["ids"].sum().item()),
         ),
         "answer": stage.Stage(
             "answer",
@@ -74,9 +72,9 @@ def stages(tok: Tokenizer, args) -> dict[str, stage.Stage]:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hear-steps", type=int, default=2000)
-    parser.add_argument("--think-steps", type=int, default=600)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--hear-steps", type=int, default=800)
+    parser.add_argument("--think-steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--only", choices=["hear", "think", "answer"], help="this stage alone")
     parser.add_argument("--work", type=Path, default=WORK)

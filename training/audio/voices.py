@@ -1,21 +1,31 @@
 """Who speaks and what is said. HELD_OUT voices, accents and speeds are never trained on."""
 
-MEN = """m1 m2 m3 m4 m6 m7 adam Alex Andy Denis Diogo Gene Hugo john Lee Marco max michel Mike pablo pedro
-robert sandro travis victor benjamin antonio caleb iven""".split() + ["", "", ""]
-WOMEN = "f1 f2 f4 f5 Alicia Andrea aunty belinda steph anika".split()
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+MEN = (
+    _words(
+        """m1 m2 m3 m4 m6 m7 adam Alex Andy Denis Diogo Gene Hugo john Lee Marco max michel Mike pablo pedro robert sandro
+    travis victor benjamin antonio caleb iven"""
+    )
+    + [""] * 3
+)
+WOMEN = _words("f1 f2 f4 f5 Alicia Andrea aunty belinda steph anika")
 ACCENTS = {
-    "en": ["en-us", "en-us", "en", "en", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-rp", "en-029"],
+    "en": _words("en-us en-us en en en-gb-scotland en-gb-x-gbclan en-gb-x-rp en-029"),
     "zh": ["cmn"],
 }
 SPEEDS = [(105, 150), (168, 215)]  # words a minute
 
-HELD_OUT_MEN = ["m5", "m8", "david", "Henrique", "edward", "Michael"]
-HELD_OUT_WOMEN = ["f3", "Annie", "linda", "steph3"]
-HELD_OUT_ACCENTS = {"en": ["en-us-nyc", "en-gb-x-gbcwmd", "en-us", "en"], "zh": ["cmn"]}
+HELD_OUT_MEN = _words("m5 m8 david Henrique edward Michael")
+HELD_OUT_WOMEN = _words("f3 Annie linda steph3")
+HELD_OUT_ACCENTS = {"en": _words("en-us-nyc en-gb-x-gbcwmd en-us en"), "zh": ["cmn"]}
 HELD_OUT_SPEEDS = [(152, 166)]
 
 DIGITS = {
-    "en": "zero one two three four five six seven eight nine".split(),
+    "en": _words("zero one two three four five six seven eight nine"),
     "zh": list("零一二三四五六七八九"),
 }
 # Speech without digits.

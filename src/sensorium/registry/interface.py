@@ -40,7 +40,7 @@ class Pool(Protocol):
         ...
 
     def default(self) -> str | None:
-        """Return the only model's name, where exactly one is served."""
+        """Return the name of the model that answers requests naming none, where it is clear which."""
         ...
 
     def lease(self, name: str) -> AbstractAsyncContextManager[ModelHandle]:

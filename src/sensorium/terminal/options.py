@@ -7,13 +7,16 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 import click
+import msgspec
 
-from sensorium.settings import GIB, Engine, EngineSettings, MediaLimits
+from sensorium.settings import GIB, MIB, Engine, EngineSettings, MediaLimits
 from sensorium.terminal.values import Bytes, Device, Dtype, Limits, ProcessorOptions, Template
 
 BUNDLED = "tiny-vl"
+BUNDLED_AUDIO = "tiny-audio"
 Command = Callable[..., Any]
 
+_BESIDE_BYTES = 32 * MIB  # of KV cache: some 16 000 tokens of tiny-audio
 _AT_LEAST_1 = click.IntRange(min=1)
 _SECONDS = click.FloatRange(min=0.0, min_open=True)
 _MEDIA = MediaLimits()
@@ -111,6 +114,23 @@ def engine_settings(model: str, options: dict[str, Any], name: str = "") -> Engi
         given["encoder_cache_bytes"] = options["encoder_cache_memory"]
         given["media"] = media_limits(options)
     return EngineSettings(model, name=name or model, mm_processor_kwargs=processor, **given)
+
+
+def bundled_audio_settings(beside: EngineSettings) -> EngineSettings:
+    """Return settings for the bundled model that hears, served beside the one that sees.
+
+    It takes over what is said about the machine and the server, not what is said about pictures and templates.
+    """
+    return msgspec.structs.replace(
+        beside,
+        model=BUNDLED_AUDIO,
+        name=BUNDLED_AUDIO,
+        revision=None,
+        chat_template=None,
+        mm_processor_kwargs={},
+        max_model_len=None,
+        kv_cache_bytes=_BESIDE_BYTES,
+    )
 
 
 def media_limits(options: dict[str, Any]) -> MediaLimits:
