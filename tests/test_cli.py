@@ -31,10 +31,12 @@ def run(line: list[str]) -> int:
     return _main(normalise(line))
 
 
-def test_serve_without_anything_serves_the_bundled_model_on_loopback(served: list[Any]) -> None:
+def test_serve_without_anything_serves_the_bundled_models_on_loopback(served: list[Any]) -> None:
     assert run(["serve"]) == 0
-    models, settings, _ = served[0]
-    assert models == {"tiny-vl": EngineSettings("tiny-vl", name="tiny-vl")}
+    models, settings, _, on_demand = served[0]
+    assert list(models) == ["tiny-vl", "tiny-audio"]
+    assert models["tiny-vl"] == EngineSettings("tiny-vl", name="tiny-vl")
+    assert (models["tiny-audio"].model, on_demand) == ("tiny-audio", ("tiny-audio",))
     assert (settings.host, settings.port, settings.api_keys) == ("127.0.0.1", 8000, ())
 
 
@@ -47,8 +49,8 @@ def test_every_option_arrives(served: list[Any]) -> None:
         --limit_mm_per_prompt image=5,video=2 --tensor-parallel-size=1 --log-level debug --no-preload
         --trust-request-chat-template"""
     assert run([*line.split(), "--chat-template", "{{ messages }}"]) == 0
-    models, settings, log_level = served[0]
-    assert list(models) == ["a", "b"]
+    models, settings, log_level, on_demand = served[0]
+    assert (list(models), on_demand) == (["a", "b"], ())
     engine = models["a"]
     assert models["b"] is engine
     assert (engine.model, engine.name, engine.dtype, engine.device) == (
@@ -70,6 +72,17 @@ def test_every_option_arrives(served: list[Any]) -> None:
     assert (settings.grace_s, settings.preload, log_level) == (5.0, False, "debug")
     assert settings.trust_request_chat_template
     assert not ServerSettings().trust_request_chat_template
+
+
+def test_what_is_said_about_pictures_is_not_said_to_the_model_that_hears(served: list[Any]) -> None:
+    assert run(["serve", "--max-pixels", "2000", "--chat-template", "{{ messages }}", "--threads", "1"]) == 0
+    hears = served[0][0]["tiny-audio"]
+    assert (hears.mm_processor_kwargs, hears.chat_template, hears.num_threads) == ({}, None, 1)
+
+
+def test_a_name_for_the_bundled_model_leaves_it_alone(served: list[Any]) -> None:
+    assert run(["serve", "--served-model-name", "eyes"]) == 0
+    assert list(served[0][0]) == ["eyes"]
 
 
 def test_limits_and_processor_options_as_json(served: list[Any]) -> None:

@@ -41,10 +41,12 @@ class _Batches(torch.utils.data.Dataset):
 
 def optimizers(net: nn.Module, lr: float, matrix_scale: float = 1.0) -> list[torch.optim.Optimizer]:
     """Muon for matrices, AdamW for all else."""
-    matrices, embeddings, plain, pixels_in = [], [], [], []
+    matrices, embeddings, plain, pixels_in, sound_in = [], [], [], [], []
     for name, p in net.named_parameters():
         if "patch_embed.proj.weight" in name:
             pixels_in.append(p)
+        elif "conv" in name and p.ndim == 3:
+            sound_in.append(p)
         elif "embed" in name:
             embeddings.append(p)
         elif p.ndim == 2:
@@ -56,6 +58,8 @@ def optimizers(net: nn.Module, lr: float, matrix_scale: float = 1.0) -> list[tor
         {"params": plain, "weight_decay": 0.0},
         # 1536 pixels that all go up and down together: small steps add up.
         {"params": pixels_in, "weight_decay": 0.05, "scale": 0.06},
+        # 384 inputs, loud and silent together.
+        {"params": sound_in, "weight_decay": 0.05, "scale": 0.2},
     ]
     adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=(0.9, 0.95), fused=True)
     muon = Muon([{"params": matrices, "scale": matrix_scale}], lr=lr, weight_decay=0.05)

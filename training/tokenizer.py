@@ -46,7 +46,7 @@ TEMPLATE = """{%- macro render(content) -%}
 """
 
 
-def train(texts) -> Tokenizer:
+def train(texts, special: list[str] = SPECIAL, size: int = VOCAB) -> Tokenizer:
     tok = Tokenizer(models.BPE())
     tok.normalizer = normalizers.NFC()
     tok.pre_tokenizer = pre_tokenizers.Sequence(
@@ -57,8 +57,8 @@ def train(texts) -> Tokenizer:
     )
     tok.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB,
-        special_tokens=SPECIAL,
+        vocab_size=size,
+        special_tokens=special,
         show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         max_token_length=24,
@@ -67,7 +67,23 @@ def train(texts) -> Tokenizer:
     return tok
 
 
-def save(tok: Tokenizer, folder: Path) -> None:
+# What Qwen3-VL's processor looks for in tokenizer_config.json.
+NAMED = {
+    "image_token": "<|image_pad|>",
+    "video_token": "<|video_pad|>",
+    "vision_bos_token": "<|vision_start|>",
+    "vision_eos_token": "<|vision_end|>",
+}
+
+
+def save(
+    tok: Tokenizer,
+    folder: Path,
+    special: list[str] = SPECIAL,
+    template: str = TEMPLATE,
+    named: dict[str, str] = NAMED,
+    longest: int = 4096,
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tok.save(str(folder / "tokenizer.json"))
     config = {
@@ -77,7 +93,7 @@ def save(tok: Tokenizer, folder: Path) -> None:
         "eos_token": "<|im_end|>",
         "pad_token": "<|endoftext|>",
         "unk_token": None,
-        "additional_special_tokens": SPECIAL[1:],
+        "additional_special_tokens": special[1:],
         "added_tokens_decoder": {
             str(tok.token_to_id(t)): {
                 "content": t,
@@ -87,15 +103,12 @@ def save(tok: Tokenizer, folder: Path) -> None:
                 "single_word": False,
                 "special": True,
             }
-            for t in SPECIAL
+            for t in special
         },
         "clean_up_tokenization_spaces": False,
         "errors": "replace",
-        "image_token": "<|image_pad|>",
-        "video_token": "<|video_pad|>",
-        "vision_bos_token": "<|vision_start|>",
-        "vision_eos_token": "<|vision_end|>",
-        "model_max_length": 4096,
+        **named,
+        "model_max_length": longest,
         "tokenizer_class": "Qwen2Tokenizer",
         "chat_template": TEMPLATE,
     }
@@ -103,5 +116,5 @@ def save(tok: Tokenizer, folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
 
 
-def ids(tok: Tokenizer) -> dict[str, int]:
-    return {t: tok.token_to_id(t) for t in SPECIAL}
+def ids(tok: Tokenizer, special: list[str] = SPECIAL) -> dict[str, int]:
+    return {t: tok.token_to_id(t) for t in special}

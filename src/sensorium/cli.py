@@ -17,7 +17,16 @@ from sensorium.terminal.arguments import normalise
 from sensorium.terminal.complaints import explained
 from sensorium.terminal.deploy import deploy
 from sensorium.terminal.foreign import REMOTE_CODE, VLLM, foreign_options
-from sensorium.terminal.options import BUNDLED, chosen_hub, engine_settings, hub_options, run_options, serve_options
+from sensorium.terminal.options import (
+    BUNDLED,
+    BUNDLED_AUDIO,
+    bundled_audio_settings,
+    chosen_hub,
+    engine_settings,
+    hub_options,
+    run_options,
+    serve_options,
+)
 from sensorium.terminal.server_options import PORT, served_names, server_options, start
 from sensorium.terminal.start_server import start_server
 
@@ -46,8 +55,8 @@ def cli() -> None:
 def serve(model: str | None, model_option: str | None, merge_lora: bool, **options: Any) -> int:
     """Serve MODEL over an OpenAI-compatible HTTP API.
 
-    MODEL is a folder, a hub id such as Qwen/Qwen3-VL-2B-Instruct, or nothing: the small model that comes with
-    Sensorium.
+    MODEL is a folder, a hub id such as Qwen/Qwen3-VL-2B-Instruct, or nothing: the small models that come with
+    Sensorium, tiny-vl, which sees, and tiny-audio, which hears and is loaded when it is asked for.
     """
     from sensorium.lora.folder import DEFAULT_NAME, is_adapter
     from sensorium.terminal.merge import merged_model
@@ -61,12 +70,17 @@ def serve(model: str | None, model_option: str | None, merge_lora: bool, **optio
     if is_adapter(chosen):
         served = tuple(dict.fromkeys((*served, DEFAULT_NAME)))
     loaded = engine_settings(chosen, options, served[0])
-    return start(dict.fromkeys(served, loaded), options)
+    models = dict.fromkeys(served, loaded)
+    on_demand: tuple[str, ...] = ()
+    if not (model or model_option or options["served_names"]):
+        models[BUNDLED_AUDIO], on_demand = bundled_audio_settings(loaded), (BUNDLED_AUDIO,)
+    return start(models, options, on_demand)
 
 
 @cli.command()
 @click.argument("words", nargs=-1, required=True, metavar="[MODEL] QUESTION")
 @click.option("--image", "-i", "images", multiple=True, help="A file or an http(s) URL; several may be given.")
+@click.option("--audio", "-a", "sounds", multiple=True, help="A file or an http(s) URL; several may be given.")
 @click.option("--system", help="What the model is told first.")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer; default: what the context leaves.")
 @click.option("--temperature", type=click.FloatRange(0, 100), help="0: always the likeliest token.")
@@ -75,19 +89,26 @@ def serve(model: str | None, model_option: str | None, merge_lora: bool, **optio
 def run(
     words: tuple[str, ...],
     images: tuple[str, ...],
+    sounds: tuple[str, ...],
     system: str | None,
     max_tokens: int | None,
     temperature: float | None,
     **options: Any,
 ) -> int:
-    """Ask one QUESTION, about pictures if you like, and print the answer."""
+    """Ask one QUESTION, about pictures or sounds if you like, and print the answer.
+
+    Without MODEL a small one that comes with Sensorium answers: tiny-audio about sounds, else tiny-vl.
+    """
     from sensorium.terminal.answer import LocalModel, print_answer, user_message
 
     if len(words) > 2:
         raise click.UsageError(f"{len(words)} arguments are given; put the question in quotes.")
-    model, question = words if len(words) == 2 else (BUNDLED, words[0])
+    bundled = BUNDLED_AUDIO if sounds and not images else BUNDLED
+    model, question = words if len(words) == 2 else (bundled, words[0])
     messages = [{"role": "system", "content": system}] if system else []
-    messages.append(user_message(question, images))
+    messages.append(
+        user_message(question, [("image", image) for image in images] + [("audio", sound) for sound in sounds])
+    )
     with LocalModel(engine_settings(model, options)) as local:
         print_answer(local.answer(messages, max_tokens=max_tokens, temperature=temperature))
     return 0
@@ -109,7 +130,7 @@ def chat(
     temperature: float | None,
     **options: Any,
 ) -> int:
-    """Talk with MODEL, or with the server at URL. Pictures are attached by /image FILE."""
+    """Talk with MODEL, or with the server at URL. /image FILE and /audio FILE attach pictures and sounds."""
     from sensorium.terminal.answer import LocalModel
     from sensorium.terminal.chat import Conversation
     from sensorium.terminal.remote import RemoteModel

@@ -49,6 +49,21 @@ def test_names_with_equal_settings_share_a_worker() -> None:
     uvloop.run(run())
 
 
+def test_a_model_on_demand_waits_for_a_request_and_is_nobodys_default() -> None:
+    async def run() -> None:
+        async with pool({"eyes": "fake", "ears": "fake"}, keep_loaded=True, on_demand=["ears"]) as models:
+            assert (models.names(), models.default()) == (["eyes", "ears"], "eyes")
+            await models.start(preload=True)
+            assert models.ready()[0]
+            assert models.info("eyes") is not None
+            assert models.info("ears") is None
+            assert await ask(models, "ears") == "hello"
+            assert models.info("ears") is not None
+            assert models.default() == "eyes"
+
+    uvloop.run(run())
+
+
 def test_an_unknown_name_is_refused_with_near_ones() -> None:
     async def run() -> None:
         async with pool({"tiny-vl": "fake", "qwen3-vl-2b": "fake"}) as models:

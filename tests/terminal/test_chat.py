@@ -61,6 +61,18 @@ def test_pictures_go_with_the_next_question_only(picture: Path, form: str) -> No
     assert parrot.sent[1][-1] == {"role": "user", "content": "and now?"}
 
 
+@pytest.mark.parametrize("form", ["/audio {path}", "{path}"])
+def test_sounds_are_attached_as_sounds(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "digits.wav"
+    path.write_bytes(b"wav")
+    parrot = Parrot()
+    talk = Conversation(parrot, None)
+    talk.say(form.format(path=path))
+    talk.say("what?")
+    kind, _, data = parrot.sent[0][0]["content"][0]["audio_url"]["url"].partition(";base64,")
+    assert (kind.startswith("data:audio/"), data) == (True, "d2F2")
+
+
 def test_an_address_is_attached_as_it_is() -> None:
     parrot = Parrot()
     talk = Conversation(parrot, None)
@@ -77,7 +89,7 @@ def test_a_failure_is_told_and_leaves_the_history_as_it_was(picture: Path, capsy
     talk.say("fail")
     assert "It failed." in capsys.readouterr().err
     assert [message["content"] for message in talk.messages] == ["one", "one"]
-    assert len(talk.pictures) == 1
+    assert len(talk.attached) == 1
 
 
 def test_mistakes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,7 +113,7 @@ def test_paths_that_can_be_none_are_named(line: str, capsys: pytest.CaptureFixtu
     conversation = Conversation(Parrot(), None)
     conversation.say(line)
     assert "cannot be read" in capsys.readouterr().err
-    assert conversation.pictures == []
+    assert conversation.attached == []
 
 
 def test_an_unknown_command_may_be_long(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from sensorium.settings import Hub
 if TYPE_CHECKING:
     from rich.console import Console
 
-BUNDLED = ("tiny-vl",)
+BUNDLED = ("tiny-vl", "tiny-audio")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import difflib
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import asynccontextmanager
 
 from sensorium.errors import ModelNotFound, ModelUnavailable
@@ -33,6 +33,8 @@ class Pool:
         stalled_after_s: the same for the engine's loop. Long, as one step of a large model on a small machine may
             take minutes.
         keep_loaded: when a worker dies, start another without waiting for a request. `start(preload=True)` sets it.
+        on_demand: names of models that are loaded with the first request for them, whatever else is said here, and
+            never answer one that names no model.
         on_progress: told about loading: model, phase, fraction.
     """
 
@@ -44,6 +46,7 @@ class Pool:
         silent_after_s: float = 30.0,
         stalled_after_s: float = 600.0,
         keep_loaded: bool = False,
+        on_demand: Collection[str] = (),
         on_progress: Progress | None = None,
     ) -> None:
         self._launcher = launcher or Launcher()
@@ -54,10 +57,12 @@ class Pool:
         for name, settings in models.items():
             slot = next((slot for slot in self._slots if slot.settings == settings), None)
             if slot is None:
-                slot = Slot(settings, self._launcher, on_progress, keep_loaded=keep_loaded)
+                kept = keep_loaded and name not in on_demand
+                slot = Slot(settings, self._launcher, on_progress, keep_loaded=kept)
                 self._slots.append(slot)
             self._names[name] = slot
         self._adapters = AdapterNames(self._names)
+        self._eager = {name: slot for name, slot in self._names.items() if name not in on_demand}
         self._idle = asyncio.Condition()
         self._watching: asyncio.Task[None] | None = None
         self._closing = False
@@ -67,8 +72,8 @@ class Pool:
         return [*self._names, *self._adapters]
 
     def default(self) -> str | None:
-        """The model of a request that names none: the only one."""
-        return next(iter(self._names)) if len(self._slots) == 1 else None
+        """The model of a request that names none: the only one, but for those that wait to be asked for."""
+        return next(iter(self._eager)) if len(set(self._eager.values())) == 1 else None
 
     def adapter(self, name: str) -> Adapter | None:
         """The adapter that `name` stands for; None: it is a model's own name."""
@@ -147,13 +152,13 @@ class Pool:
         return {slot.name: slot.counters() for slot in self._slots}
 
     async def start(self, preload: bool) -> None:
-        """Start the zygote; with `preload` load every model and keep it loaded.
+        """Start the zygote; with `preload` load every model that is not on demand, and keep it loaded.
 
         Raises:
             SensoriumError: a model cannot be loaded.
         """
         self._begin()
-        for slot in self._slots if preload else ():
+        for slot in dict.fromkeys(self._eager.values()) if preload else ():
             slot.keep_loaded = True
             try:
                 await slot.get()

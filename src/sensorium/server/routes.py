@@ -183,7 +183,7 @@ async def root(request: Request) -> Response:
 
 
 def served_name(name: str | None, pool: Pool) -> str:
-    """Return the name of the model to ask; it may be left out where exactly one is served.
+    """Return the name of the model to ask; it may be left out where the pool has a default.
 
     Raises:
         InvalidRequest: it was left out.

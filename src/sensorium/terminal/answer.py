@@ -1,4 +1,4 @@
-"""Answers on a terminal: the model in this process, messages with pictures, and printing what comes."""
+"""Answers on a terminal: the model in this process, messages with pictures and sounds, and printing what comes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import click
 
@@ -18,6 +18,9 @@ from sensorium.errors import InvalidRequest
 from sensorium.settings import EngineSettings
 
 Messages = list[dict[str, Any]]
+Attachment = Literal["image", "audio"]
+
+_MIME: dict[Attachment, str] = {"image": "image/png", "audio": "audio/wav"}  # of files whose names do not tell
 
 
 class Answering(Protocol):
@@ -66,33 +69,34 @@ class LocalModel:
         return self._llm.stream(messages, SamplingParams(**sampling))
 
 
-def user_message(question: str, pictures: Sequence[str]) -> dict[str, Any]:
-    """Return a message of the user: the pictures, then the question."""
-    if not pictures:
+def user_message(question: str, attached: Sequence[tuple[Attachment, str]]) -> dict[str, Any]:
+    """Return a message of the user: what is attached, each its kind and a file or an address, then the question."""
+    if not attached:
         return {"role": "user", "content": question}
     parts: list[dict[str, Any]] = [
-        {"type": "image_url", "image_url": {"url": picture_url(picture)}} for picture in pictures
+        {"type": f"{kind}_url", f"{kind}_url": {"url": media_url(kind, written)}} for kind, written in attached
     ]
     return {"role": "user", "content": [*parts, {"type": "text", "text": question}]}
 
 
-def picture_url(picture: str) -> str:
-    """Return the address of a picture: a file's bytes as a data: URL, any other address as it is.
+def media_url(kind: Attachment, written: str) -> str:
+    """Return the address of a picture or sound: a file's bytes as a data: URL, any other address as it is.
 
     Raises:
         InvalidRequest: there is no such file.
     """
-    if picture.startswith(("http://", "https://", "data:")):
-        return picture
-    path = local_path(picture)
+    if written.startswith(("http://", "https://", "data:")):
+        return written
+    path = local_path(written)
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise InvalidRequest(f"{picture!r} cannot be read: {error.strerror}.", param="image") from None
+        raise InvalidRequest(f"{written!r} cannot be read: {error.strerror}.", param=kind) from None
     except ValueError:  # a NUL
-        raise InvalidRequest(f"{picture!r} cannot be read: it is no path.", param="image") from None
-    kind = mimetypes.guess_type(path.name)[0] or "image/png"
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+        raise InvalidRequest(f"{written!r} cannot be read: it is no path.", param=kind) from None
+    guessed = mimetypes.guess_type(path.name)[0] or ""
+    mime = guessed if guessed.startswith(f"{kind}/") else _MIME[kind]
+    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
 
 
 def local_path(written: str) -> Path:

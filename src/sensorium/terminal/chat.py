@@ -1,4 +1,4 @@
-"""`sensorium chat`: a conversation whose history, pictures included, is kept."""
+"""`sensorium chat`: a conversation whose history, pictures and sounds included, is kept."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import sys
 import click
 
 from sensorium.errors import SensoriumError
-from sensorium.terminal.answer import Answering, Messages, local_path, picture_url, print_answer, user_message
+from sensorium.terminal.answer import Answering, Attachment, Messages, local_path, media_url, print_answer, user_message
 
-_HELP = "/image FILE or URL attaches a picture, /clear forgets everything, /exit ends."
-_PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp")
+_HELP = "/image FILE or URL attaches a picture, /audio a sound, /clear forgets everything, /exit ends."
+_ENDINGS: dict[Attachment, tuple[str, ...]] = {
+    "image": (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp"),
+    "audio": (".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a"),
+}
 
 
 class Conversation:
@@ -26,7 +29,7 @@ class Conversation:
         self._start: Messages = [{"role": "system", "content": system}] if system else []
         self._max_tokens, self._temperature = max_tokens, temperature
         self.messages = list(self._start)
-        self.pictures: list[str] = []  # for the next question
+        self.attached: list[tuple[Attachment, str]] = []  # to the next question
 
     def run(self) -> None:
         """Read lines until /exit or the end of the input."""
@@ -49,29 +52,32 @@ class Conversation:
                 self.say(line)
 
     def say(self, line: str) -> None:
-        """Take one line: a command, a picture's path (as a terminal writes a dragged file), or a question."""
+        """Take one line: a command, the path of a file (as a terminal writes a dragged one), or a question."""
+        command, _, rest = line.partition(" ")
         if line == "/clear":
-            self.messages, self.pictures = list(self._start), []
-        elif line.startswith("/image"):
-            self._attach(line.removeprefix("/image").strip())
-        elif _is_picture(line):
-            self._attach(line)
+            self.messages, self.attached = list(self._start), []
+        elif command == "/image":
+            self._attach("image", rest.strip())
+        elif command == "/audio":
+            self._attach("audio", rest.strip())
+        elif kind := _kind(line):
+            self._attach(kind, line)
         elif line.startswith("/") and not _exists(line):
             click.echo(f"Commands: {_HELP}", err=True)
         else:
             self._ask(line)
 
-    def _attach(self, written: str) -> None:
+    def _attach(self, kind: Attachment, written: str) -> None:
         try:
-            self.pictures.append(picture_url(_path(written)))
+            self.attached.append((kind, media_url(kind, _path(written))))
         except SensoriumError as error:
             click.echo(error.message, err=True)
         else:
-            click.echo(f"[{len(self.pictures)} picture(s) attached to your next question]", err=True)
+            click.echo(f"[{len(self.attached)} file(s) attached to your next question]", err=True)
 
     def _ask(self, question: str) -> None:
         before = list(self.messages)
-        self.messages.append(user_message(question, self.pictures))
+        self.messages.append(user_message(question, self.attached))
         try:
             pieces = self._model.answer(self.messages, max_tokens=self._max_tokens, temperature=self._temperature)
             said = print_answer(pieces)
@@ -83,12 +89,14 @@ class Conversation:
             self.messages = before
         else:
             self.messages.append({"role": "assistant", "content": said})
-            self.pictures = []
+            self.attached = []
 
 
-def _is_picture(line: str) -> bool:
+def _kind(line: str) -> Attachment | None:
+    """The kind of the file whose path this line is, if it is one."""
     path = local_path(_path(line))
-    return path.suffix.lower() in _PICTURES and os.path.isfile(path)
+    found = next((kind for kind, endings in _ENDINGS.items() if path.suffix.lower() in endings), None)
+    return found if os.path.isfile(path) else None
 
 
 def _exists(line: str) -> bool:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
+import msgspec
 
 from sensorium.environment import flag, names
-from sensorium.settings import GIB, Engine, EngineSettings, Hub, MediaLimits
+from sensorium.settings import GIB, MIB, Engine, EngineSettings, Hub, MediaLimits
 from sensorium.terminal.foreign import note, noted
 from sensorium.terminal.values import (
     Bytes,
@@ -28,8 +29,10 @@ from sensorium.terminal.values import (
 )
 
 BUNDLED = "tiny-vl"
+BUNDLED_AUDIO = "tiny-audio"
 Command = Callable[..., Any]
 
+_BESIDE_BYTES = 32 * MIB  # of KV cache: some 16 000 tokens of tiny-audio
 _AT_LEAST_1 = click.IntRange(min=1)
 _SECONDS = Seconds()
 _MEDIA = MediaLimits()
@@ -253,6 +256,23 @@ def _lora_modules(modules: Sequence[tuple[str, str]]) -> dict[str, str]:
         if not Path(path).expanduser().is_dir():
             raise click.UsageError(f"the adapter {name!r}: there is no folder {path!r}.")
     return {name: str(Path(path).expanduser().absolute()) for name, path in modules}
+
+
+def bundled_audio_settings(beside: EngineSettings) -> EngineSettings:
+    """Return settings for the bundled model that hears, served beside the one that sees.
+
+    It takes over what is said about the machine and the server, not what is said about pictures and templates.
+    """
+    return msgspec.structs.replace(
+        beside,
+        model=BUNDLED_AUDIO,
+        name=BUNDLED_AUDIO,
+        revision=None,
+        chat_template=None,
+        mm_processor_kwargs={},
+        max_model_len=None,
+        kv_cache_bytes=_BESIDE_BYTES,
+    )
 
 
 def media_limits(options: dict[str, Any]) -> MediaLimits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 import click
 from rich.console import Console
@@ -13,8 +14,10 @@ from sensorium.worker.launcher import Launcher
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-def serve(models: dict[str, EngineSettings], settings: ServerSettings, log_level: str) -> int:
-    """Serve until a signal ends it; return the exit status.
+def serve(
+    models: dict[str, EngineSettings], settings: ServerSettings, log_level: str, on_demand: Collection[str] = ()
+) -> int:
+    """Serve until a signal ends it; return the exit status. Models named in `on_demand` wait for a request.
 
     Raises:
         SensoriumError: it cannot start.
@@ -44,6 +47,7 @@ def serve(models: dict[str, EngineSettings], settings: ServerSettings, log_level
             launcher=launcher,
             stalled_after_s=settings.stalled_after_s,
             keep_loaded=settings.preload,
+            on_demand=on_demand,
             on_progress=progress.show,
         )
         return pool

@@ -70,8 +70,10 @@ def server_options(command: Command) -> Command:
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), command)
 
 
-def start(models: dict[str, EngineSettings], options: dict[str, Any]) -> int:
+def start(models: dict[str, EngineSettings], options: dict[str, Any], on_demand: Sequence[str] = ()) -> int:
     """Serve models, by the names in requests, as the options say; return the exit status.
+
+    `on_demand` are those that wait for their first request.
 
     Raises:
         UsageError: a key is empty.
@@ -95,7 +97,7 @@ def start(models: dict[str, EngineSettings], options: dict[str, Any]) -> int:
         stalled_after_s=options["engine_timeout"],
         media=media_limits(options),
     )
-    return serve(models, settings, options["log_level"])
+    return serve(models, settings, options["log_level"], on_demand)
 
 
 def served_names(options: dict[str, Any], default: Sequence[str]) -> tuple[str, ...]:
