@@ -74,7 +74,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hear-steps", type=int, default=800)
     parser.add_argument("--think-steps", type=int, default=500)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--only", choices=["hear", "think", "answer"], help="this stage alone")
     parser.add_argument("--work", type=Path, default=WORK)
