@@ -37,7 +37,9 @@ class Served:
 def served(monkeypatch: pytest.MonkeyPatch) -> Served:
     found = Served()
 
-    def record(models: dict[str, EngineSettings], settings: ServerSettings, log_level: str) -> int:
+    def record(
+        models: dict[str, EngineSettings], settings: ServerSettings, log_level: str, on_demand: tuple[str, ...]
+    ) -> int:
         found.models, found.settings = models, settings
         return 0
 

@@ -15,7 +15,7 @@ from sensorium.terminal.arguments import normalise
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     calls: list[Any] = []
-    monkeypatch.setattr(serve, "serve", lambda *arguments: calls.append(arguments) or 0)
+    monkeypatch.setattr(serve, "serve", lambda *arguments: calls.append(arguments[:3]) or 0)
     for row in VARIABLES:
         for name in (row.name, *row.old):
             monkeypatch.delenv(name, raising=False)
