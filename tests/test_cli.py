@@ -80,6 +80,13 @@ def test_what_is_said_about_pictures_is_not_said_to_the_model_that_hears(served:
     assert (hears.mm_processor_kwargs, hears.chat_template, hears.num_threads) == ({}, None, 1)
 
 
+def test_adapters_of_the_model_that_sees_are_not_its_neighbours(served: list[Any], tmp_path: Path) -> None:
+    assert run(["serve", "--lora-modules", f"own={tmp_path}", "--tokenizer", str(tmp_path)]) == 0
+    sees, hears = served[0][0]["tiny-vl"], served[0][0]["tiny-audio"]
+    assert (sees.lora_modules, sees.tokenizer) == ({"own": str(tmp_path)}, str(tmp_path))
+    assert (hears.lora_modules, hears.tokenizer) == ({}, None)
+
+
 def test_a_name_for_the_bundled_model_leaves_it_alone(served: list[Any]) -> None:
     assert run(["serve", "--served-model-name", "eyes"]) == 0
     assert list(served[0][0]) == ["eyes"]

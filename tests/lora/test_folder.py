@@ -33,7 +33,7 @@ def test_a_folder_that_is_there_comes_first(tmp_path: Path) -> None:
 
 def test_else_the_hubs_id(tmp_path: Path) -> None:
     assert base_of(folder(tmp_path / "a", "Qwen/Qwen3-4B")) == "Qwen/Qwen3-4B"
-    gone = "/root/.cache/modelscope/hub/qwen/Qwen-VL-Chat"
+    gone = "/gone/modelscope/hub/qwen/Qwen-VL-Chat"
     assert (
         base_of(folder(tmp_path / "b", gone, sft_args={"model_id_or_path": "qwen/Qwen-VL-Chat"})) == "qwen/Qwen-VL-Chat"
     )

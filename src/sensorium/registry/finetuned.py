@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 
 from sensorium.errors import ConfigurationError
+from sensorium.lora.config import FILE
+from sensorium.lora.folder import merged_path
 from sensorium.registry.model_types import MODEL_TYPES
 
 _ARGUMENTS = ("sft_args.json", "export_args.json")
@@ -64,11 +66,9 @@ def read_finetuned(folder: str | Path, *, use_arguments: bool = True) -> Finetun
     _check(path, told)
     base = told.get("model_id_or_path")
     if adapter and (base is None or not Path(base).expanduser().is_dir()):
-        trained_on = _read(path / "adapter_config.json").get("base_model_name_or_path")
+        trained_on = _read(path / FILE).get("base_model_name_or_path")
         if base is None or (isinstance(trained_on, str) and Path(trained_on).expanduser().is_dir()):
-            base = (
-                trained_on  # swift notes the hub's id; peft the folder it was downloaded to, which may still be there
-            )
+            base = trained_on  # swift notes the hub's id, peft the folder it was downloaded to
     dtype = told.get("dtype")
     return Finetuned(
         folder=path,
@@ -84,12 +84,12 @@ def read_finetuned(folder: str | Path, *, use_arguments: bool = True) -> Finetun
 
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter, in peft's layout."""
-    return (folder / "adapter_config.json").is_file()
+    return (folder / FILE).is_file()
 
 
 def merged_folder(finetuned: Finetuned) -> Path | None:
     """Return the folder in which swift leaves the merged weights of this adapter, if it is there: `<folder>-merged`."""
-    beside = finetuned.folder.with_name(finetuned.folder.name + "-merged")
+    beside = merged_path(str(finetuned.folder))
     return beside if (beside / "config.json").is_file() else None
 
 

@@ -261,14 +261,18 @@ def _lora_modules(modules: Sequence[tuple[str, str]]) -> dict[str, str]:
 def bundled_audio_settings(beside: EngineSettings) -> EngineSettings:
     """Return settings for the bundled model that hears, served beside the one that sees.
 
-    It takes over what is said about the machine and the server, not what is said about pictures and templates.
+    It takes over what is said about the machine and the server, not what fits the other model only: its tokenizer,
+    template, adapters and options of pictures.
     """
     return msgspec.structs.replace(
         beside,
         model=BUNDLED_AUDIO,
         name=BUNDLED_AUDIO,
         revision=None,
+        tokenizer=None,
         chat_template=None,
+        lora_modules={},
+        lora="",
         mm_processor_kwargs={},
         max_model_len=None,
         kv_cache_bytes=_BESIDE_BYTES,
