@@ -106,6 +106,13 @@ class FakeModel:
     def unload_adapter(self, name: str) -> None:
         pass
 
+    def sleep(self) -> None:
+        if self.info.path == "sleepless":
+            raise InvalidRequest("The engine fake cannot sleep.")
+
+    def wake(self) -> None:
+        pass
+
     def beat(self) -> tuple[int, dict[str, float]]:
         with self._lock:
             return self._turns, {"running": float(len(self._running)), "aborted": float(self._aborted)}

@@ -127,6 +127,28 @@ class ModelUnavailable(SensoriumError):
     default_code = "model_unavailable"
 
 
+class ModelLoading(ModelUnavailable):
+    """The model is being loaded, and the client does not want to wait for it (503, with Retry-After)."""
+
+    type = "model_loading"
+    default_code = "model_not_ready"
+
+
+class NoRoom(ModelUnavailable):
+    """No machine has the memory that the model needs, now or ever (503); the message says what to lower."""
+
+    type = "no_room"
+    default_code = "no_room"
+
+
+class AlreadyRegistered(SensoriumError):
+    """Another model answers to this name (409)."""
+
+    status = 409
+    type = "already_registered"
+    default_code = "already_registered"
+
+
 class WorkerDied(SensoriumError):
     """The process that held the model ended while it worked on this request (500)."""
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 import platformdirs
 
-Engine = Literal["auto", "native", "transformers"]
+Engine = Literal["auto", "native", "transformers", "vllm", "remote"]
 Hub = Literal["huggingface", "modelscope"]
 
 MIB = 1 << 20
@@ -77,7 +77,13 @@ class EngineSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     revision: str | None = None
     hub: Hub = "huggingface"  # where a hub id is looked up
     tokenizer: str | None = None  # a folder whose tokenizer and chat template replace the checkpoint's
-    engine: Engine = "auto"  # native: ours; transformers: that library's model, one request after another
+    engine: Engine = "auto"  # native: ours; transformers: that library's; vllm: a process of it; remote: a URL
+    engine_args: dict[str, Any] = {}  # of the engine vllm: its own options, by their names there
+    engine_python: str | None = None  # the interpreter that has vllm; default: SENSORIUM_VLLM_PYTHON
+    base_url: str | None = None  # of the engine remote: an OpenAI-compatible server, with its /v1
+    api_key: str | None = None  # ... and its key
+    timeout_s: float | None = None  # ... and how long it may be silent
+    tensor_parallel_size: int = 1  # of the engine vllm
     dtype: str = "auto"  # auto | bfloat16 | float16 | float32
     device: str = "auto"  # auto | cpu | cuda | cuda:N
     max_model_len: int | None = None
@@ -103,6 +109,15 @@ class EngineSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     lora: str = ""  # folder of the adapter of requests that name none; `model` may be such a folder itself
     max_loras: int = 8  # adapters kept in memory; those in use count, but are never put away
     max_lora_rank: int = 512
+
+
+class Needs(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one worker takes of a machine. None: not said; a cluster goes by estimates."""
+
+    num_cpus: float | None = None
+    num_gpus: float | None = None
+    memory_bytes: int | None = None
+    worker_id: str | None = None  # this machine of the cluster and no other
 
 
 class ServerSettings(msgspec.Struct, frozen=True):

@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from sensorium.registry.spec import ModelSpec
+from sensorium.registry.status import Change, ModelStatus
 from sensorium.types import Adapter, Event, ModelInfo, Outlook, Request
 from sensorium.worker.frames import Tokens
 
@@ -39,11 +41,16 @@ class Lender(Protocol):
         """Return the adapter that `name` stands for; None: it is a model's own name."""
         ...
 
-    def lease(self, name: str) -> AbstractAsyncContextManager[ModelHandle]:
+    def lease(self, name: str, *, wait: bool = True, near: str = "") -> AbstractAsyncContextManager[ModelHandle]:
         """Hold the model for one request; loads it first if need be.
+
+        `wait=False` starts the loading but does not wait for it. Requests with the same `near` go to the same one of
+        several workers, where load allows: it has their beginning in its caches.
 
         Raises:
             ModelNotFound: no model answers to `name`.
+            ModelLoading: it is not loaded yet, and `wait` is False.
+            NoRoom: there is no memory for it.
             ModelUnavailable: it could not be loaded.
         """
         ...
@@ -78,6 +85,53 @@ class Pool(Lender, Protocol):
         Raises:
             ModelNotFound: there is none of this name.
         """
+        ...
+
+    def add(self, spec: ModelSpec) -> None:
+        """Take a model in. It is loaded when it is asked for, or now where it is to be preloaded.
+
+        Raises:
+            AlreadyRegistered: the name is taken by a model with another spec; one with the same spec is fine.
+            ModelNotFound: the model it is an adapter of is not there.
+        """
+        ...
+
+    async def remove(self, name: str) -> None:
+        """Forget a model: new requests do not find it, running ones end, then its memory is free.
+
+        Raises:
+            ModelNotFound: there is none of this name.
+            InvalidRequest: it was named when the server was started, or adapters are registered over it.
+        """
+        ...
+
+    async def load(self, name: str) -> None:
+        """Load a model and wait until it is ready.
+
+        Raises:
+            ModelNotFound: there is none of this name.
+            ModelUnavailable: it cannot be loaded.
+        """
+        ...
+
+    async def unload(self, name: str) -> None:
+        """Let running requests end, then give the model's memory back. The next request loads it again.
+
+        Raises:
+            ModelNotFound: there is none of this name.
+        """
+        ...
+
+    def status(self, name: str) -> ModelStatus:
+        """Return what can be seen of a model from outside.
+
+        Raises:
+            ModelNotFound: there is none of this name.
+        """
+        ...
+
+    def changes(self) -> AsyncGenerator[Change, None]:
+        """Yield every change of any model's state, phase or workers, from now on."""
         ...
 
     def info(self, name: str) -> ModelInfo | None:

@@ -89,9 +89,10 @@ class Channel(asyncio.Protocol):
     async def open(
         cls, sock: socket.socket, on_frame: Callable[[Any], None], on_lost: Callable[[str | None], None]
     ) -> Channel:
-        """Take over a connected AF_UNIX socket."""
+        """Take over a connected stream socket, of this machine or to another."""
         loop = asyncio.get_running_loop()
-        _, channel = await loop.create_unix_connection(lambda: cls(on_frame, on_lost), sock=sock)
+        connect = loop.create_unix_connection if sock.family == socket.AF_UNIX else loop.create_connection
+        _, channel = await connect(lambda: cls(on_frame, on_lost), sock=sock)
         return channel
 
     async def send(self, frame: frames.ToWorker) -> None:

@@ -17,6 +17,8 @@ class Child:
     `exited` is done when the process has ended; its result says how: "was killed by signal 9 (SIGKILL)".
     """
 
+    node = ""  # this machine
+
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()

@@ -60,7 +60,19 @@ class UnloadAdapter(msgspec.Struct, frozen=True, tag="unload_adapter"):
     name: str
 
 
-ToWorker = Load | Generate | Abort | Tokenize | Detokenize | LoadAdapter | UnloadAdapter
+class Sleep(msgspec.Struct, frozen=True, tag="sleep"):
+    """Give back what memory can be given back without ending the process; answered by Done. Nothing is running."""
+
+    id: str
+
+
+class Wake(msgspec.Struct, frozen=True, tag="wake"):
+    """Take it again; answered by Done, and requests are answered as before."""
+
+    id: str
+
+
+ToWorker = Load | Generate | Abort | Tokenize | Detokenize | LoadAdapter | UnloadAdapter | Sleep | Wake
 
 
 class Loading(msgspec.Struct, frozen=True, tag="loading"):
@@ -100,7 +112,7 @@ class Tokens(msgspec.Struct, frozen=True, tag="tokens"):
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    """Answer to LoadAdapter and UnloadAdapter."""
+    """Answer to LoadAdapter, UnloadAdapter, Sleep and Wake."""
 
     id: str
 

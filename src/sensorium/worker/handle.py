@@ -12,17 +12,18 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, cast
 
 from sensorium.errors import ErrorInfo, ModelUnavailable, WorkerDied, from_info
-from sensorium.settings import EngineSettings
+from sensorium.settings import EngineSettings, Needs
 from sensorium.types import Adapter, Event, ModelInfo, Request
 from sensorium.worker import frames
 from sensorium.worker.channel import Channel
-from sensorium.worker.child import Child
 from sensorium.worker.inflight import InFlight
-from sensorium.worker.launcher import Launcher
+from sensorium.worker.spawner import Process, Spawner
 
 _EXIT_S = 2.0  # how long after the end of its socket a worker may take to end
 _LAST_WORDS_S = 0.5
 _DUMP_S = 0.3  # how long a stuck worker may take to print where its threads are
+
+_NO_NEEDS = Needs()
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class WorkerHandle:
 
     info: ModelInfo
 
-    def __init__(self, name: str, child: Child, on_progress: Progress | None = None) -> None:
+    def __init__(self, name: str, child: Process, on_progress: Progress | None = None) -> None:
         loop = asyncio.get_running_loop()
         self.name = name
         self.child = child
@@ -61,15 +62,20 @@ class WorkerHandle:
 
     @classmethod
     async def load(
-        cls, launcher: Launcher, settings: EngineSettings, on_progress: Progress | None = None
+        cls,
+        spawner: Spawner,
+        settings: EngineSettings,
+        on_progress: Progress | None = None,
+        needs: Needs = _NO_NEEDS,
     ) -> WorkerHandle:
         """Start a worker and wait until its model is loaded.
 
         Raises:
             SensoriumError: what the worker says is wrong (ConfigurationError, ...).
+            NoRoom: no machine has what it needs.
             WorkerDied: it ended without saying why.
         """
-        sock, child = await launcher.spawn()
+        sock, child = await spawner.spawn(settings, needs)
         handle = cls(settings.name or settings.model, child, on_progress)
         try:
             handle._channel = await Channel.open(sock, handle._on_frame, handle._on_lost)
@@ -131,6 +137,24 @@ class WorkerHandle:
         request_id = f"unload-adapter-{next(self._ids)}"
         frame = frames.UnloadAdapter(request_id, name)
         await self._in_flight.question(request_id, lambda: self._channel.send(frame))
+
+    async def sleep(self) -> None:
+        """Let the worker give back what memory it can take again sooner than loading would.
+
+        Raises:
+            SensoriumError: its engine has no such state, or the worker is gone.
+        """
+        request_id = f"sleep-{next(self._ids)}"
+        await self._in_flight.question(request_id, lambda: self._channel.send(frames.Sleep(request_id)))
+
+    async def wake(self) -> None:
+        """Undo `sleep`.
+
+        Raises:
+            SensoriumError: it cannot take the memory again, or the worker is gone.
+        """
+        request_id = f"wake-{next(self._ids)}"
+        await self._in_flight.question(request_id, lambda: self._channel.send(frames.Wake(request_id)))
 
     @property
     def alive(self) -> bool:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from sensorium.errors import ModelUnavailable
+from sensorium.settings import EngineSettings, Needs
 from sensorium.worker import prctl
 from sensorium.worker.child import Child
 
@@ -66,8 +67,10 @@ class Launcher:
         ours.setblocking(False)
         self._control = ours
 
-    async def spawn(self) -> tuple[socket.socket, Child]:
-        """Fork a worker; return our end of its socket, and the process.
+    async def spawn(
+        self, settings: EngineSettings | None = None, needs: Needs | None = None
+    ) -> tuple[socket.socket, Child]:
+        """Fork a worker; return our end of its socket, and the process. What it will load makes no difference here.
 
         Raises:
             ModelUnavailable: no worker could be started.

@@ -145,6 +145,17 @@ class LoadedModel:
         if self._adapters is not None:
             self._adapters.unload(name)
 
+    def sleep(self) -> None:
+        """Give back memory that `wake` can take again.
+
+        Raises:
+            InvalidRequest: this engine kind has no such state.
+        """
+        raise InvalidRequest(f"The engine {self.info.engine} cannot sleep; unload the model instead.")
+
+    def wake(self) -> None:
+        """Undo `sleep`."""
+
     def beat(self) -> tuple[int, dict[str, float]]:
         """Turns of the engine's loop (they advance while idle too) and its counters."""
         return self._loop.turns, self._counters()

@@ -21,7 +21,7 @@ class OneModel:
         return None
 
     @asynccontextmanager
-    async def lease(self, name: str) -> AsyncGenerator[LocalHandle, None]:
+    async def lease(self, name: str, *, wait: bool = True, near: str = "") -> AsyncGenerator[LocalHandle, None]:
         if name != self._handle.info.name:
             raise ModelNotFound(f"The model {name!r} does not exist.", param="model")
         yield self._handle

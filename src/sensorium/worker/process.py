@@ -62,6 +62,16 @@ class Model(Protocol):
     def unload_adapter(self, name: str) -> None:
         """Put an adapter away."""
 
+    def sleep(self) -> None:
+        """Give back memory that `wake` can take again sooner than loading would. Nothing is running.
+
+        Raises:
+            InvalidRequest: this engine kind has no such state.
+        """
+
+    def wake(self) -> None:
+        """Undo `sleep`."""
+
     def beat(self) -> tuple[int, dict[str, float]]:
         """Return how often the engine's loop has turned, and its counters."""
 
@@ -134,6 +144,10 @@ class _Worker:
                 self._threads.submit(self._do, request_id, lambda: self._loaded().load_adapter(adapter))
             case frames.UnloadAdapter(request_id, name):
                 self._threads.submit(self._do, request_id, lambda: self._loaded().unload_adapter(name))
+            case frames.Sleep(request_id):
+                self._threads.submit(self._do, request_id, lambda: self._loaded().sleep())
+            case frames.Wake(request_id):
+                self._threads.submit(self._do, request_id, lambda: self._loaded().wake())
 
     def close(self) -> None:
         """Close the model; end the process if that takes too long."""
