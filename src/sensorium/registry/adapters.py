@@ -39,6 +39,10 @@ class AdapterNames:
         """Return the model of the adapter of this name."""
         return self._found[name][0] if name in self._found else None
 
+    def add(self, adapter: Adapter, slot: Slot) -> None:
+        """Let `slot` answer to an adapter's name. It is read when it is first asked for."""
+        self._found[adapter.name] = (slot, adapter)
+
     async def load(self, adapter: Adapter, base: str | None, again: bool) -> None:
         """Let a model read an adapter and answer to its name.
 
@@ -62,14 +66,11 @@ class AdapterNames:
                 code="lora_already_loaded",
             )
         slot = taken[0] if taken and base is None else self._base(base)
-        slot.leases += 1
         try:
-            handle = await slot.get()
-            await handle.load_adapter(adapter)
+            async with slot.use() as handle:
+                await handle.load_adapter(adapter)
         except ConfigurationError as error:
             raise InvalidRequest(error.message, param="lora_path", code="lora_invalid") from None
-        finally:
-            slot.leases -= 1
         self._found[adapter.name] = (slot, adapter)
 
     async def unload(self, name: str) -> None:
@@ -81,8 +82,8 @@ class AdapterNames:
         if name not in self._found:
             raise ModelNotFound(f"The lora adapter '{name[:200]}' cannot be found.", param="lora_name")
         slot, _ = self._found.pop(name)
-        if slot.handle is not None:
-            await slot.handle.unload_adapter(name)
+        for handle in slot.handles:
+            await handle.unload_adapter(name)
 
     def _base(self, name: str | None) -> Slot:
         if name in self._slots:

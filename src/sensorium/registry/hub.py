@@ -59,6 +59,11 @@ def on_this_machine(model: str, revision: str | None = None, hub: Hub = "hugging
     return find(model, revision) if _HUB_ID.fullmatch(model) else None
 
 
+def is_hub_id(model: str) -> bool:
+    """Whether `model` would be looked up on a hub: it is no folder, not bundled, and of the form of an id."""
+    return model not in BUNDLED and not Path(model).expanduser().is_dir() and bool(_HUB_ID.fullmatch(model))
+
+
 def _checked(folder: Path) -> Path:
     if (folder / "config.json").is_file():
         return folder

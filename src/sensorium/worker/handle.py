@@ -171,6 +171,11 @@ class WorkerHandle:
         """Requests that ran to their end."""
         return self._in_flight.num_finished
 
+    @property
+    def ttft_s(self) -> float:
+        """How long requests waited for their first token lately, in seconds."""
+        return self._in_flight.ttft_s
+
     def silent_s(self) -> float:
         """Seconds since the process was last heard of."""
         return time.monotonic() - self._heard

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
 from sensorium.errors import ErrorInfo, InvalidRequest, SensoriumError, from_info
@@ -10,6 +11,7 @@ from sensorium.types import Delta, Event, Request
 from sensorium.worker.frames import Done, Tokens
 
 Answer = Tokens | Done
+_LATEST = 0.2  # the latest request's share of the average
 
 
 class _Inbox:
@@ -44,6 +46,7 @@ class InFlight:
         self._questions: dict[str, asyncio.Future[Answer]] = {}
         self._ended: ErrorInfo | None = None
         self.num_finished = 0
+        self.ttft_s = 0.0  # seconds to the first token: an average in which the latest counts most
 
     def __len__(self) -> int:
         return len(self._inboxes) + len(self._questions)
@@ -93,11 +96,15 @@ class InFlight:
         """
         self._check(request.id)
         inbox = self._inboxes[request.id] = _Inbox(request.sampling.n)
-        running = True
+        running, began = True, time.monotonic()
+        waited = False  # for the first token
         try:
             await submit()
             while inbox.choices_left:
                 for event in await inbox.take():
+                    if not waited and isinstance(event, Delta):
+                        waited = True
+                        self.ttft_s += _LATEST * (time.monotonic() - began - self.ttft_s)
                     if isinstance(event, Delta) and event.finish_reason is not None:
                         inbox.choices_left -= 1
                         if not inbox.choices_left:

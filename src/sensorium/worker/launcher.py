@@ -31,6 +31,8 @@ class Launcher:
         preload: modules to import before the first fork.
     """
 
+    elsewhere = False
+
     def __init__(self, entry: str = CHOSEN, preload: Sequence[str] = PRELOAD) -> None:
         self._entry = entry
         self._preload = tuple(preload)

@@ -172,7 +172,9 @@ def _adapters(
 
 def _counters(engine: Engine, builder: PromptBuilder, adapters: Adapters) -> dict[str, float]:
     scheduler = engine.scheduler
+    on_device = torch.cuda.memory_reserved() if engine.decoder.device.type == "cuda" else 0
     return {
+        **({"device_bytes": float(on_device)} if on_device else {}),
         "steps": engine.num_steps,
         "computed_tokens": engine.num_computed_tokens,
         "requests_running": len(scheduler.running),

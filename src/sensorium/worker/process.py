@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import importlib
+import itertools
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ from typing import Any, Protocol, cast
 import msgspec
 
 from sensorium.errors import SensoriumError
+from sensorium.registry.memory import process_bytes
 from sensorium.settings import EngineSettings
 from sensorium.types import Adapter, Event, ModelInfo, Request
 from sensorium.worker import frames
@@ -31,6 +33,7 @@ from sensorium.worker.outbox import Outbox
 
 BEAT_S = 1.0
 _CLOSE_S = 1.0
+_MEASURE_BEATS = 5  # memory is measured with every fifth: the kernel walks through all pages for it
 _READ_BYTES = 1 << 20
 
 EXIT_LOAD_FAILED = 3
@@ -182,9 +185,13 @@ class _Worker:
 
     def _beat(self) -> None:
         never = threading.Event()
-        while not never.wait(BEAT_S):
+        taken = 0.0
+        for count in itertools.count():
             turns, counters = self._model.beat() if self._model is not None else (0, {})
-            self._outbox.put(frames.Beat(turns, counters))
+            if self._model is not None and (not taken or count % _MEASURE_BEATS == 0):
+                taken = float(process_bytes(os.getpid()))
+            self._outbox.put(frames.Beat(turns, counters | {"host_bytes": taken} if taken else counters))
+            never.wait(BEAT_S)
 
     def _failed(self, request_id: str, error: SensoriumError) -> None:
         self._outbox.put(frames.Failed(request_id, error.info()))

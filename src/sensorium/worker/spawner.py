@@ -37,7 +37,13 @@ class Process(Protocol):
 
 
 class Spawner(Protocol):
-    """Starts worker processes that run `worker.process.main` on the other end of a socket."""
+    """Starts worker processes that run `worker.process.main` on the other end of a socket.
+
+    Attributes:
+        elsewhere: workers run on machines that count their memory themselves.
+    """
+
+    elsewhere: bool
 
     def start(self) -> None:
         """Make ready what makes `spawn` quick; returns at once."""

@@ -1,0 +1,253 @@
+"""One worker of a model, from the first byte downloaded until its memory is free again."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from sensorium.errors import NoRoom
+from sensorium.registry.eviction import Occupant
+from sensorium.registry.fit import Estimate, advice, device_extra, estimate
+from sensorium.registry.hub import on_this_machine
+from sensorium.registry.measures import Forgetful, Measured, Measures
+from sensorium.registry.memory import HOST
+from sensorium.registry.prefetch import prefetch
+from sensorium.registry.room import Claim, Room
+from sensorium.registry.spec import ModelSpec
+from sensorium.registry.status import ReplicaStatus, State
+from sensorium.settings import EngineSettings
+from sensorium.worker.handle import WorkerHandle
+from sensorium.worker.spawner import Spawner
+
+_WAITING = "waiting for memory"
+
+
+@dataclass
+class Tools:
+    """What the models of a pool share.
+
+    Attributes:
+        changed: told the name of a model that changed.
+        on_progress: told about loading: model, phase, fraction.
+        idle_ttl_s: for models that do not say themselves.
+        drain_s: how long requests may take to end before a worker is ended with them.
+        sleeps: idle workers give back the accelerator's memory before they are ended.
+    """
+
+    spawner: Spawner
+    room: Room
+    changed: Callable[[str], None]
+    on_progress: Callable[[str, str, float], None] | None = None
+    measures: Measures = field(default_factory=Forgetful)
+    idle_ttl_s: float = -1.0
+    drain_s: float = 30.0
+    sleeps: bool = False
+
+    def expected_s(self, settings: EngineSettings) -> float | None:
+        """Return how long the model took to load on another occasion."""
+        known = self.measures.measured(measure_key(settings))
+        return known.load_s if known else None
+
+
+class Running:
+    """One worker: being loaded, loaded, or ending."""
+
+    def __init__(self, number: int, spec: ModelSpec, tools: Tools, notify: Callable[[], None]) -> None:
+        self.id = number
+        self.task: asyncio.Task[WorkerHandle]
+        self.handle: WorkerHandle | None = None
+        self.phase = "starting"
+        self.fraction = 0.0
+        self.phases: dict[str, float] = {}
+        self.load_s: float | None = None
+        self.needed_bytes: int | None = None
+        self.ending = False
+        self._spec, self._tools, self._notify = spec, tools, notify
+        self._claim: Claim | None = None
+        self._estimate = Estimate()
+        self._device: str | None = None
+        self._began = self._phase_began = time.monotonic()
+        self._measured = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests may be sent to it."""
+        return self.handle is not None and self.handle.alive
+
+    @property
+    def loading(self) -> bool:
+        """Whether it is on its way to be ready."""
+        return self.handle is None and not self.ending
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since loading began."""
+        return time.monotonic() - self._began
+
+    async def load(self, standing: Callable[[], Occupant], leave: Callable[[], None], *, forced: bool) -> WorkerHandle:
+        """Download what is not here, set memory aside, start a worker and wait until it is ready.
+
+        Raises:
+            SensoriumError: one of these failed; nothing is left behind.
+        """
+        settings, tools = self._spec.settings, self._tools
+        try:
+            if not tools.spawner.elsewhere and settings.engine != "remote":
+                await prefetch(settings, self._progress)
+            await self._look(settings)
+            self._progress(_WAITING, 0.0)
+            await self._set_aside(standing, leave, forced)
+            if not forced:
+                settings = self._granted(settings)
+            self._progress("starting", 0.0)
+            needs = self._spec.needs
+            if needs.memory_bytes is None and self._estimate.known:
+                needs = msgspec.structs.replace(needs, memory_bytes=self._estimate.least)
+            self.handle = await WorkerHandle.load(tools.spawner, settings, self._progress, needs)
+        except BaseException:
+            self.release()
+            raise
+        self._progress("ready", 1.0)
+        self.load_s = self.elapsed_s
+        return self.handle
+
+    async def end(self) -> None:
+        """End the worker, or its loading."""
+        self.ending = True
+        if not self.task.done():
+            self.task.cancel()
+            await asyncio.gather(self.task, return_exceptions=True)
+        if self.handle is not None:
+            await self.handle.close()
+
+    async def doze(self) -> None:
+        """Let the worker give back the accelerator's memory.
+
+        Raises:
+            SensoriumError: it cannot.
+        """
+        assert self.handle is not None
+        await self.handle.sleep()
+        if self._claim is not None:
+            kept = {pool: count for pool, count in self._claim.holds.items() if pool == HOST}
+            self._tools.room.correct(self._claim, {**kept, HOST: kept.get(HOST, 0) + self._estimate.weights})
+
+    async def wake(self, standing: Callable[[], Occupant], leave: Callable[[], None]) -> None:
+        """Take the accelerator's memory again.
+
+        Raises:
+            SensoriumError: there is none, or the worker failed.
+        """
+        assert self.handle is not None
+        self.release()
+        await self._set_aside(standing, leave, forced=False)
+        await self.handle.wake()
+
+    def release(self) -> None:
+        """Give back the memory that was set aside."""
+        if self._claim is not None:
+            self._tools.room.release(self._claim)
+            self._claim = None
+
+    def correct(self) -> None:
+        """Set aside what the worker was measured to take, and remember it for the next time."""
+        handle, claim = self.handle, self._claim
+        if handle is None or claim is None or self.ending or "host_bytes" not in handle.counters:
+            return
+        host, device = int(handle.counters["host_bytes"]), int(handle.counters.get("device_bytes", 0))
+        cache = handle.info.kv_cache_tokens * self._estimate.token
+        if not self._measured:
+            self._measured = True
+            without = Measured(host, max(0, device - cache), self.load_s or 0.0)
+            self._tools.measures.remember(measure_key(self._spec.settings), without)
+            # Pages of the cache count when they are first written; they are promised from now on.
+            holds = {HOST: host + (0 if self._device else cache)}
+            if self._device:
+                holds[self._device] = max(device, claim.holds.get(self._device, 0))
+            self._tools.room.correct(claim, holds)
+        elif host > claim.holds[HOST]:
+            self._tools.room.correct(claim, {**claim.holds, HOST: host})
+
+    def status(self, state: State, in_flight: int) -> ReplicaStatus:
+        """Return what can be seen of the worker from outside."""
+        handle = self.handle
+        counters = handle.counters if handle else {}
+        return ReplicaStatus(
+            id=self.id,
+            state=state,
+            pid=handle.child.pid if handle else None,
+            node=handle.child.node if handle else "",
+            phase=self.phase if self.loading else "",
+            fraction=self.fraction if self.loading else 0.0,
+            in_flight=in_flight,
+            host_bytes=int(counters.get("host_bytes", 0)),
+            device_bytes=int(counters.get("device_bytes", 0)),
+        )
+
+    async def _look(self, settings: EngineSettings) -> None:
+        """Find out what loading takes: what it took before, else what the files say."""
+        folder = await asyncio.to_thread(on_this_machine, settings.model, settings.revision, settings.hub)
+        found = await asyncio.to_thread(estimate, settings, folder)
+        known = self._tools.measures.measured(measure_key(settings))
+        if known is not None and found.known:
+            fixed = known.device_bytes or known.host_bytes
+            found = msgspec.structs.replace(found, weights=max(0, fixed - found.encoder - found.process))
+        self._estimate = found
+        self.needed_bytes = found.least if found.known else None
+
+    async def _set_aside(self, standing: Callable[[], Occupant], leave: Callable[[], None], forced: bool) -> None:
+        if self._tools.spawner.elsewhere:
+            return  # other machines count for themselves
+        settings, room = self._spec.settings, self._tools.room
+        wanted = settings.device
+        self._device = None if wanted == "cpu" else room.device() if wanted in ("auto", "cuda") else wanted
+        if settings.engine == "remote":
+            self._device = None
+        pool, extra = self._device or HOST, device_extra(self._device is not None)
+        least, most = {pool: self._estimate.least + extra}, {pool: self._estimate.most + extra}
+        if self._device:
+            for needs in (least, most):
+                needs[HOST] = self._estimate.process
+        if settings.kv_cache_bytes is not None:
+            most = least = {**least, pool: self._estimate.fixed + extra + settings.kv_cache_bytes}
+        try:
+            self._claim = await room.take(self._spec.alias, least, most, standing, leave, forced=forced)
+        except NoRoom as error:
+            more = advice(self._estimate, room.budgets.get(pool, 0))
+            raise NoRoom(f"{error.message} {more}".rstrip(), retry_after_s=error.retry_after_s) from None
+
+    def _granted(self, settings: EngineSettings) -> EngineSettings:
+        """Return the settings with the KV cache and the device that were set aside."""
+        if self._claim is None or not self._estimate.known or settings.engine not in ("auto", "native"):
+            return settings
+        pool = self._device or HOST
+        changes: dict[str, object] = {}
+        if settings.kv_cache_bytes is None and self._estimate.token:
+            extra = device_extra(self._device is not None)
+            changes["kv_cache_bytes"] = self._claim.holds[pool] - extra - self._estimate.fixed
+        if self._device and settings.device in ("auto", "cuda"):
+            changes["device"] = self._device
+        return msgspec.structs.replace(settings, **changes)
+
+    def _progress(self, phase: str, fraction: float) -> None:
+        if phase != self.phase:
+            now = time.monotonic()
+            took_s = now - self._phase_began
+            if took_s > 0.0005:
+                self.phases[self.phase] = self.phases.get(self.phase, 0.0) + took_s
+            self._phase_began = now
+        self.phase, self.fraction = phase, fraction
+        if self._tools.on_progress is not None and phase not in (_WAITING, "ready"):
+            self._tools.on_progress(self._spec.alias, phase, fraction)
+        self._notify()
+
+
+def measure_key(settings: EngineSettings) -> str:
+    """Return what says of two settings whether loading them takes as much, the KV cache left out."""
+    same = (settings.model, settings.revision, settings.engine, settings.dtype, settings.device, settings.engine_args)
+    return hashlib.blake2b(repr(same).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,60 @@
+"""How much memory this machine has for models."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from pathlib import Path
+
+import psutil
+
+_HOST_SHARE = 0.8
+_DEVICE_SHARE = 0.9
+_CGROUP = Path("/sys/fs/cgroup/memory.max")
+HOST = "host"
+
+
+def host_budget() -> int:
+    """Bytes of host memory that models may take together, where nothing else is said."""
+    total = psutil.virtual_memory().total
+    with contextlib.suppress(OSError, ValueError):  # no limit, or another system
+        total = min(total, int(_CGROUP.read_text()))
+    return int(total * _HOST_SHARE)
+
+
+def host_free() -> int:
+    """Bytes that could be taken now without swapping."""
+    return psutil.virtual_memory().available
+
+
+def device_budgets() -> dict[str, int]:
+    """Return {"cuda:0": bytes, ...}: what models may take of each NVIDIA GPU; {} where there is none.
+
+    Asks nvidia-smi, because the gateway has no torch.
+    """
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+        totals = [int(line) << 20 for line in said.split()]
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return {}
+    return {f"cuda:{number}": int(total * _DEVICE_SHARE) for number, total in enumerate(totals)}
+
+
+def process_bytes(pid: int) -> int:
+    """Return what a process and its children take of the host's memory: their own, and their share of what is shared.
+
+    0 where the system does not tell.
+    """
+    total = 0
+    try:
+        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    except psutil.Error:
+        return 0
+    for process in family:
+        try:
+            lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        total += next((int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:")), 0)
+    return total
