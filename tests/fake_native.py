@@ -115,7 +115,9 @@ class FakeModel:
 
     def beat(self) -> tuple[int, dict[str, float]]:
         with self._lock:
-            return self._turns, {"running": float(len(self._running)), "aborted": float(self._aborted)}
+            mib = 20.0 if self.info.path == "small" else 200.0
+            counters = {"running": float(len(self._running)), "aborted": float(self._aborted)}
+            return self._turns, {"host_bytes": mib * (1 << 20), **counters}
 
     def close(self) -> None:
         self._stopping = True

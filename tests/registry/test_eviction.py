@@ -44,6 +44,13 @@ def test_who_leaves_already_is_waited_for() -> None:
     assert plan({"host": 5}, {"host": 0}, [idle("going", 5, 0, leaving=True), idle("other", 5, 9)]).answer == "wait"
 
 
+def test_those_who_came_before_get_theirs_first() -> None:
+    assert plan({"host": 2}, {"host": 5}, [], {"host": 4}).answer == "wait"
+    assert plan({"host": 2}, {"host": 6}, [], {"host": 4}).answer == "fits"
+    assert plan({"host": 2}, {"host": 1}, [idle("a", 5, 1)], {"host": 4}).victims == ("a",)
+    assert plan({"host": 7}, {"host": 1}, [idle("a", 5, 1)], {"host": 1}).answer == "cannot"
+
+
 def test_each_memory_counts_by_itself() -> None:
     on_device = Occupant("device", {"host": 1, "cuda:0": 9}, used_s=1)
     on_host = Occupant("host", {"host": 9}, used_s=9)

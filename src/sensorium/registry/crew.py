@@ -100,6 +100,7 @@ class Crew:
             self._load_failed(running, error, now)
             return
         handle = task.result()
+        running.ready = True
         self.info = handle.info
         self.last = running
         self.loaded_at = time.time()

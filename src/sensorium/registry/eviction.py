@@ -49,19 +49,27 @@ class Plan:
     short: Mapping[str, int] | None = None
 
 
-def plan(needed: Mapping[str, int], free: Mapping[str, int], occupants: Sequence[Occupant]) -> Plan:
-    """Return what to do so that `needed` bytes are free.
+def plan(
+    needed: Mapping[str, int],
+    free: Mapping[str, int],
+    occupants: Sequence[Occupant],
+    promised: Mapping[str, int] | None = None,
+) -> Plan:
+    """Return what to do so that `needed` bytes are free, beside those `promised` to others who came before.
 
     Idle workers go first, the longest unused before others; then busy ones that had their time, which end what they
     do first. A victim that the others make superfluous stays.
     """
+    movable = [each for each in occupants if not each.pinned or each.leaving]
+    short = _less(_less(needed, free), _sum(movable))
+    if short:
+        return Plan("cannot", short=short)
+    needed = {pool: needed.get(pool, 0) + (promised or {}).get(pool, 0) for pool in free}
     missing = _less(needed, free)
     if not missing:
         return Plan("fits")
-    movable = [each for each in occupants if not each.pinned or each.leaving]
-    short = _less(missing, _sum(movable))
-    if short:
-        return Plan("cannot", short=short)
+    if _less(missing, _sum(movable)):
+        return Plan("wait")
     missing = _less(missing, _sum([each for each in movable if each.leaving]))
     if not missing:
         return Plan("wait")

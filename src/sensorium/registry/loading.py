@@ -66,7 +66,7 @@ class Running:
         self.phases: dict[str, float] = {}
         self.load_s: float | None = None
         self.needed_bytes: int | None = None
-        self.ending = False
+        self.ready = self.ending = False
         self._spec, self._tools, self._notify = spec, tools, notify
         self._claim: Claim | None = None
         self._estimate = Estimate()
@@ -82,7 +82,7 @@ class Running:
     @property
     def loading(self) -> bool:
         """Whether it is on its way to be ready."""
-        return self.handle is None and not self.ending
+        return not self.ready and not self.ending
 
     @property
     def elapsed_s(self) -> float:

@@ -132,13 +132,9 @@ class Room:
         holders = [other for other in self._claims if other.granted]
         used = self.used()
         free = {pool: budget - used[pool] for pool, budget in self.budgets.items()}
-        # Those that came before and wait still get theirs first.
-        for other in before:
-            if not other.granted:
-                for pool in free:
-                    free[pool] -= other.holds.get(pool, 0)
         free[HOST] = min(free.get(HOST, 0), self._really_free())
-        return plan(claim.holds, free, [_occupant(other) for other in holders])
+        promised = {pool: sum(other.holds.get(pool, 0) for other in before if not other.granted) for pool in free}
+        return plan(claim.holds, free, [_occupant(other) for other in holders], promised)
 
     def _stretch(self, claim: Claim, most: Mapping[str, int]) -> None:
         """Give half of what is free beyond the least: the next model finds something free too."""

@@ -190,7 +190,7 @@ class _Worker:
             turns, counters = self._model.beat() if self._model is not None else (0, {})
             if self._model is not None and (not taken or count % _MEASURE_BEATS == 0):
                 taken = float(process_bytes(os.getpid()))
-            self._outbox.put(frames.Beat(turns, counters | {"host_bytes": taken} if taken else counters))
+            self._outbox.put(frames.Beat(turns, {"host_bytes": taken, **counters} if taken else counters))
             never.wait(BEAT_S)
 
     def _failed(self, request_id: str, error: SensoriumError) -> None:
