@@ -12,7 +12,7 @@ import msgspec
 from sensorium.settings import GIB, MIB, EngineSettings
 
 PROCESS_BYTES = 200 * MIB  # torch and the tokenizer in a forked worker, and its decoding children
-_CUDA_BYTES = 600 * MIB  # a context and its libraries, on the device
+CUDA_BYTES = 600 * MIB  # a context and its libraries, on the device
 _KV_CAP = 8 * GIB
 _DEFAULT_CONTEXT = 4096  # where neither settings nor config.json say
 _PICTURE_TOKENS = 1280  # what a CPU takes of a picture at most, unless told otherwise (worker/native.py)
@@ -91,11 +91,6 @@ def advice(found: Estimate, budget: int) -> str:
     if found.token and left >= found.token * 256:
         return f"Lower max_model_len to {left // found.token // 256 * 256}."
     return ""
-
-
-def device_extra(on_device: bool) -> int:
-    """Bytes of the device that any process with a context there takes."""
-    return _CUDA_BYTES if on_device else 0
 
 
 def _elements(file: Path) -> int:

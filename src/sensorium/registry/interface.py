@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from sensorium.registry.spec import ModelSpec
-from sensorium.registry.status import Change, ModelStatus
+from sensorium.registry.status import Change, Fit, ModelStatus
 from sensorium.types import Adapter, Event, ModelInfo, Outlook, Request
 from sensorium.worker.frames import Tokens
 
@@ -124,6 +124,14 @@ class Pool(Lender, Protocol):
 
     def status(self, name: str) -> ModelStatus:
         """Return what can be seen of a model from outside.
+
+        Raises:
+            ModelNotFound: there is none of this name.
+        """
+        ...
+
+    async def fit(self, name: str) -> Fit:
+        """Return whether a model fits the memory, who would leave for it, and what to lower if it never will.
 
         Raises:
             ModelNotFound: there is none of this name.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,9 +10,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from sensorium.errors import NoRoom
+from sensorium.registry.appraisal import Appraisal, appraise, measure_key
 from sensorium.registry.eviction import Occupant
-from sensorium.registry.fit import Estimate, advice, device_extra, estimate
-from sensorium.registry.hub import on_this_machine
+from sensorium.registry.fit import advice
 from sensorium.registry.measures import Forgetful, Measured, Measures
 from sensorium.registry.memory import HOST
 from sensorium.registry.prefetch import prefetch
@@ -69,8 +68,7 @@ class Running:
         self.ready = self.ending = False
         self._spec, self._tools, self._notify = spec, tools, notify
         self._claim: Claim | None = None
-        self._estimate = Estimate()
-        self._device: str | None = None
+        self._appraisal: Appraisal | None = None
         self._began = self._phase_began = time.monotonic()
         self._measured = False
 
@@ -99,15 +97,14 @@ class Running:
         try:
             if not tools.spawner.elsewhere and settings.engine != "remote":
                 await prefetch(settings, self._progress)
-            await self._look(settings)
             self._progress(_WAITING, 0.0)
             await self._set_aside(standing, leave, forced)
             if not forced:
                 settings = self._granted(settings)
             self._progress("starting", 0.0)
             needs = self._spec.needs
-            if needs.memory_bytes is None and self._estimate.known:
-                needs = msgspec.structs.replace(needs, memory_bytes=self._estimate.least)
+            if needs.memory_bytes is None and self._appraisal is not None and self._appraisal.estimate.known:
+                needs = msgspec.structs.replace(needs, memory_bytes=self._appraisal.estimate.least)
             self.handle = await WorkerHandle.load(tools.spawner, settings, self._progress, needs)
         except BaseException:
             self.release()
@@ -133,9 +130,9 @@ class Running:
         """
         assert self.handle is not None
         await self.handle.sleep()
-        if self._claim is not None:
-            kept = {pool: count for pool, count in self._claim.holds.items() if pool == HOST}
-            self._tools.room.correct(self._claim, {**kept, HOST: kept.get(HOST, 0) + self._estimate.weights})
+        if self._claim is not None and self._appraisal is not None:
+            kept = self._claim.holds.get(HOST, 0) + self._appraisal.estimate.weights
+            self._tools.room.correct(self._claim, {HOST: kept})
 
     async def wake(self, standing: Callable[[], Occupant], leave: Callable[[], None]) -> None:
         """Take the accelerator's memory again.
@@ -156,19 +153,21 @@ class Running:
 
     def correct(self) -> None:
         """Set aside what the worker was measured to take, and remember it for the next time."""
-        handle, claim = self.handle, self._claim
-        if handle is None or claim is None or self.ending or "host_bytes" not in handle.counters:
+        handle, claim, found = self.handle, self._claim, self._appraisal
+        if handle is None or claim is None or found is None or self.ending or "host_bytes" not in handle.counters:
             return
         host, device = int(handle.counters["host_bytes"]), int(handle.counters.get("device_bytes", 0))
-        cache = handle.info.kv_cache_tokens * self._estimate.token
+        if not found.device:
+            host = max(host, handle.info.weights_bytes)  # weights that are used where the file is mapped do not count
+        cache = handle.info.kv_cache_tokens * found.estimate.token
         if not self._measured:
             self._measured = True
-            without = Measured(host, max(0, device - cache), self.load_s or 0.0)
-            self._tools.measures.remember(measure_key(self._spec.settings), without)
+            measured = Measured(host, max(0, device - cache), self.load_s or 0.0)
+            self._tools.measures.remember(measure_key(self._spec.settings), measured)
             # Pages of the cache count when they are first written; they are promised from now on.
-            holds = {HOST: host + (0 if self._device else cache)}
-            if self._device:
-                holds[self._device] = max(device, claim.holds.get(self._device, 0))
+            holds = {HOST: host + (0 if found.device else cache)}
+            if found.device:
+                holds[found.device] = max(device, claim.holds.get(found.device, 0))
             self._tools.room.correct(claim, holds)
         elif host > claim.holds[HOST]:
             self._tools.room.correct(claim, {**claim.holds, HOST: host})
@@ -189,49 +188,31 @@ class Running:
             device_bytes=int(counters.get("device_bytes", 0)),
         )
 
-    async def _look(self, settings: EngineSettings) -> None:
-        """Find out what loading takes: what it took before, else what the files say."""
-        folder = await asyncio.to_thread(on_this_machine, settings.model, settings.revision, settings.hub)
-        found = await asyncio.to_thread(estimate, settings, folder)
-        known = self._tools.measures.measured(measure_key(settings))
-        if known is not None and found.known:
-            fixed = known.device_bytes or known.host_bytes
-            found = msgspec.structs.replace(found, weights=max(0, fixed - found.encoder - found.process))
-        self._estimate = found
-        self.needed_bytes = found.least if found.known else None
-
     async def _set_aside(self, standing: Callable[[], Occupant], leave: Callable[[], None], forced: bool) -> None:
-        if self._tools.spawner.elsewhere:
+        tools = self._tools
+        found = self._appraisal = await appraise(self._spec.settings, tools.room, tools.measures)
+        if found.estimate.known:
+            self.needed_bytes = found.least[found.pool]
+        if tools.spawner.elsewhere:
             return  # other machines count for themselves
-        settings, room = self._spec.settings, self._tools.room
-        wanted = settings.device
-        self._device = None if wanted == "cpu" else room.device() if wanted in ("auto", "cuda") else wanted
-        if settings.engine == "remote":
-            self._device = None
-        pool, extra = self._device or HOST, device_extra(self._device is not None)
-        least, most = {pool: self._estimate.least + extra}, {pool: self._estimate.most + extra}
-        if self._device:
-            for needs in (least, most):
-                needs[HOST] = self._estimate.process
-        if settings.kv_cache_bytes is not None:
-            most = least = {**least, pool: self._estimate.fixed + extra + settings.kv_cache_bytes}
         try:
-            self._claim = await room.take(self._spec.alias, least, most, standing, leave, forced=forced)
+            self._claim = await tools.room.take(
+                self._spec.alias, found.least, found.most, standing, leave, forced=forced
+            )
         except NoRoom as error:
-            more = advice(self._estimate, room.budgets.get(pool, 0))
-            raise NoRoom(f"{error.message} {more}".rstrip(), retry_after_s=error.retry_after_s) from None
+            lower = advice(found.estimate, tools.room.budgets.get(found.pool, 0) - found.extra)
+            raise NoRoom(f"{error.message} {lower}".rstrip(), retry_after_s=error.retry_after_s) from None
 
     def _granted(self, settings: EngineSettings) -> EngineSettings:
         """Return the settings with the KV cache and the device that were set aside."""
-        if self._claim is None or not self._estimate.known or settings.engine not in ("auto", "native"):
+        found, claim = self._appraisal, self._claim
+        if found is None or claim is None or not found.estimate.known or settings.engine not in ("auto", "native"):
             return settings
-        pool = self._device or HOST
         changes: dict[str, object] = {}
-        if settings.kv_cache_bytes is None and self._estimate.token:
-            extra = device_extra(self._device is not None)
-            changes["kv_cache_bytes"] = self._claim.holds[pool] - extra - self._estimate.fixed
-        if self._device and settings.device in ("auto", "cuda"):
-            changes["device"] = self._device
+        if settings.kv_cache_bytes is None and found.estimate.token:
+            changes["kv_cache_bytes"] = claim.holds[found.pool] - found.extra - found.estimate.fixed
+        if found.device and settings.device in ("auto", "cuda"):
+            changes["device"] = found.device
         return msgspec.structs.replace(settings, **changes)
 
     def _progress(self, phase: str, fraction: float) -> None:
@@ -245,9 +226,3 @@ class Running:
         if self._tools.on_progress is not None and phase not in (_WAITING, "ready"):
             self._tools.on_progress(self._spec.alias, phase, fraction)
         self._notify()
-
-
-def measure_key(settings: EngineSettings) -> str:
-    """Return what says of two settings whether loading them takes as much, the KV cache left out."""
-    same = (settings.model, settings.revision, settings.engine, settings.dtype, settings.device, settings.engine_args)
-    return hashlib.blake2b(repr(same).encode(), digest_size=16).hexdigest()

@@ -11,6 +11,7 @@ import psutil
 _HOST_SHARE = 0.8
 _DEVICE_SHARE = 0.9
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
+_TAKEN = ("Pss_Anon:", "Pss_Shmem:", "SwapPss:")
 HOST = "host"
 
 
@@ -44,17 +45,15 @@ def device_budgets() -> dict[str, int]:
 def process_bytes(pid: int) -> int:
     """Return what a process and its children take of the host's memory: their own, and their share of what is shared.
 
-    0 where the system does not tell.
+    Pages of mapped files are left out: the kernel takes those back when it needs them. 0 where it does not tell.
     """
-    total = 0
     try:
         family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     except psutil.Error:
         return 0
+    total = 0
     for process in family:
-        try:
-            lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
-        except OSError:
-            continue
-        total += next((int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:")), 0)
+        with contextlib.suppress(OSError, ValueError):
+            said = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+            total += sum(int(line.split()[1]) << 10 for line in said.splitlines() if line.startswith(_TAKEN))
     return total

@@ -20,7 +20,7 @@ from sensorium.registry.memory import HOST, host_budget
 from sensorium.registry.room import Room
 from sensorium.registry.slot import Slot, as_start_error
 from sensorium.registry.spec import ModelSpec
-from sensorium.registry.status import Change, ModelStatus
+from sensorium.registry.status import Change, Fit, ModelStatus
 from sensorium.registry.watchdog import Watchdog
 from sensorium.settings import EngineSettings
 from sensorium.types import Adapter, ModelInfo, Outlook
@@ -216,6 +216,14 @@ class Pool:
         if adapter is None:
             return msgspec.structs.replace(status, alias=name)
         return msgspec.structs.replace(status, alias=name, model=adapter.path, lora_of=self.base(name))
+
+    async def fit(self, name: str) -> Fit:
+        """Whether a model fits the memory, who would leave for it, and what to lower if it never will.
+
+        Raises:
+            ModelNotFound: there is none of this name.
+        """
+        return await self._slot(name).fit()
 
     def changes(self) -> AsyncGenerator[Change, None]:
         """Every change of any model's state, phase or workers, from the first `anext` on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sensorium.errors import NoRoom
@@ -89,7 +89,7 @@ class Room:
         deadline = time.monotonic() + self._wait_s
         try:
             while not forced:
-                found = self._plan(claim)
+                found = self._plan(claim.holds, self._before(claim))
                 if found.answer == "fits":
                     break
                 if found.answer == "cannot":
@@ -123,18 +123,25 @@ class Room:
             self._claims.remove(claim)
             self._changed.set()
 
+    def plan(self, owner: str, needed: Mapping[str, int]) -> Plan:
+        """Return what would be done about a need, without doing it. Nothing is asked of memory that `owner` has."""
+        others = [claim for claim in self._claims if claim.owner != owner]
+        return self._plan(needed, others)
+
+    def owners(self, claims: Sequence[object]) -> tuple[str, ...]:
+        """Return whose workers a plan's victims are."""
+        return tuple(dict.fromkeys(claim.owner for claim in claims if isinstance(claim, Claim)))
+
     def changed(self) -> None:
         """A worker became idle, or began to drain."""
         self._changed.set()
 
-    def _plan(self, claim: Claim) -> Plan:
-        before = self._claims[: self._claims.index(claim)]
-        holders = [other for other in self._claims if other.granted]
-        used = self.used()
+    def _plan(self, needed: Mapping[str, int], others: Sequence[Claim]) -> Plan:
+        used = {pool: sum(other.holds.get(pool, 0) for other in others if other.granted) for pool in self.budgets}
         free = {pool: budget - used[pool] for pool, budget in self.budgets.items()}
         free[HOST] = min(free.get(HOST, 0), self._really_free())
-        promised = {pool: sum(other.holds.get(pool, 0) for other in before if not other.granted) for pool in free}
-        return plan(claim.holds, free, [_occupant(other) for other in holders], promised)
+        promised = {pool: sum(other.holds.get(pool, 0) for other in others if not other.granted) for pool in free}
+        return plan(needed, free, [_occupant(other) for other in others if other.granted], promised)
 
     def _stretch(self, claim: Claim, most: Mapping[str, int]) -> None:
         """Give half of what is free beyond the least: the next model finds something free too."""
@@ -145,6 +152,11 @@ class Room:
                 free = min(free, self._really_free() - claim.holds[pool])
             extra = min(wanted - claim.holds[pool], free // 2)
             claim.holds[pool] += max(0, extra)
+
+    def _before(self, claim: Claim) -> list[Claim]:
+        """Those that hold memory, and those that came before and wait for it: they get theirs first."""
+        number = self._claims.index(claim)
+        return [other for index, other in enumerate(self._claims) if other.granted or index < number]
 
     async def _change(self) -> None:
         self._changed.clear()

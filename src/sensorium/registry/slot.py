@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from sensorium.errors import ConfigurationError, ModelLoading, ModelNotFound, ModelUnavailable, SensoriumError
+from sensorium.registry.appraisal import appraise, fit
 from sensorium.registry.autoscale import Autoscale, Load
 from sensorium.registry.crew import Crew
 from sensorium.registry.lifecycle import Lifecycle
@@ -18,7 +19,7 @@ from sensorium.registry.loading import Running, Tools
 from sensorium.registry.outlook import outlook
 from sensorium.registry.routing import choose
 from sensorium.registry.spec import FOREVER, ModelSpec
-from sensorium.registry.status import ModelStatus, ReplicaStatus, State
+from sensorium.registry.status import Fit, ModelStatus, ReplicaStatus, State
 from sensorium.types import ModelInfo, Outlook
 from sensorium.worker.handle import WorkerHandle
 
@@ -209,6 +210,11 @@ class Slot:
             last_error=self._crew.circuit.reason,
             retry_in_s=self._crew.circuit.wait_s(now),
         )
+
+    async def fit(self) -> Fit:
+        """Return whether the model would fit now, beside what it has already. Reads files."""
+        found = await appraise(self.settings, self._tools.room, self._tools.measures)
+        return fit(self.name, found, self._tools.room)
 
     def counters(self) -> dict[str, float]:
         """Return the engines' counters, summed over workers, and the model's own."""

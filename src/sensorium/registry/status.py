@@ -57,3 +57,26 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True):
 
     alias: str
     status: ModelStatus | None = None
+
+
+class Fit(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whether a model fits the memory that models may take. Bytes.
+
+    Attributes:
+        answer: `fits`; `evict`: when the idle models `evicts` are gone; `wait`: when busy ones end; `cannot`: never;
+            `unknown`: its files are not here yet.
+        lower: of `cannot`: the setting to lower, and to what; "" if none helps.
+        memory: "host", or the accelerator.
+    """
+
+    answer: Literal["fits", "evict", "wait", "cannot", "unknown"]
+    needed_bytes: int
+    weights_bytes: int = 0
+    kv_cache_bytes: int = 0  # of one sequence of max_model_len tokens
+    encoder_bytes: int = 0
+    other_bytes: int = 0
+    max_model_len: int = 0
+    memory: str = "host"
+    budget_bytes: int = 0
+    evicts: tuple[str, ...] = ()
+    lower: str = ""
