@@ -16,6 +16,7 @@ from sensorium.engine.sequence import Prompt, Sequence
 from sensorium.families.family import EncoderInput, Layout, MediaSpan
 from sensorium.model.config import DecoderConfig
 from sensorium.model.decoder import Decoder
+from sensorium.model.parking import tensors
 from sensorium.types import SamplingParams
 
 CONFIG = DecoderConfig(
@@ -326,3 +327,19 @@ def test_an_encoder_failure_ends_only_those_who_need_it(decoder: Decoder, plain:
     assert used.step().failed == [poison]
     used.remove(poison)
     assert run(decoder, [prompt(n) for n in range(8)], engine_=used) == plain
+
+
+def test_after_sleep_and_wake_answers_are_the_same(decoder: Decoder) -> None:
+    prompts = [prompt(number) for number in range(6)]
+    wanted = run(decoder, prompts)
+    one = engine(decoder)
+    assert run(decoder, prompts, engine_=one) == wanted
+    weights = list(tensors(decoder))
+    before = [tensor.clone() for tensor in weights]
+    for _ in range(2):
+        one.sleep()
+        assert all(not tensor.untyped_storage().nbytes() for tensor in weights), "every weight has left"
+        assert one.encoder_cache.num_bytes == 0
+        one.wake()
+        assert all(torch.equal(*pair) for pair in zip(weights, before, strict=True))
+        assert run(decoder, prompts, engine_=one) == wanted

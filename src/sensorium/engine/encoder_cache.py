@@ -49,6 +49,12 @@ class EncoderCache:
             del self._pins[key]
             self._evict()
 
+    def clear(self) -> None:
+        """Forget everything; nothing may be pinned."""
+        assert not self._pins
+        self._entries.clear()
+        self.num_bytes = 0
+
     def _evict(self) -> None:
         if self.num_bytes <= self.max_bytes:
             return

@@ -21,6 +21,7 @@ from sensorium.families.family import Encoder, EncoderInput, MediaSpan
 from sensorium.model.attention import make_plan
 from sensorium.model.decoder import Decoder, Step
 from sensorium.model.lora import Lora, group_rows
+from sensorium.model.parking import Parked, park
 from sensorium.model.rope import prompt_table
 
 log = logging.getLogger(__name__)
@@ -55,20 +56,14 @@ class Engine:
     def __init__(self, decoder: Decoder, encoders: Mapping[str, Encoder], limits: EngineLimits) -> None:
         self.decoder = decoder
         self.limits = limits
-        self.scheduler = Scheduler(
-            BlockPool(limits.num_blocks),
-            limits.block_size,
-            max_num_seqs=limits.max_num_seqs,
-            max_num_batched_tokens=limits.max_num_batched_tokens,
-            max_mixed_tokens=limits.max_mixed_tokens,
-            prefix_caching=limits.prefix_caching,
-        )
+        self.scheduler = _scheduler(limits)
         self.encoder_cache = EncoderCache(limits.encoder_cache_bytes)
         self._encoding = (
             EncoderRunner(encoders, self.encoder_cache, max_patches=limits.max_encoder_patches) if encoders else None
         )
         self._cache = decoder.new_cache(limits.num_blocks, limits.block_size)
         self._step_s = 0.0  # running mean of what a step takes without the encoder
+        self._parked: Parked | None = None
         self.num_steps = 0
         self.num_computed_tokens = 0
 
@@ -94,6 +89,28 @@ class Engine:
         self.scheduler.remove(sequence)
         for span in sequence.prompt.spans:
             self.encoder_cache.unpin(span.key)
+
+    def sleep(self) -> None:
+        """Move the weights to the host and forget the caches. Nothing runs, and nothing may until `wake`."""
+        assert not self.has_work
+        assert self._parked is None
+        self._cache.clear()
+        self.encoder_cache.clear()
+        self.scheduler = _scheduler(self.limits)
+        self._parked = park(self)
+        if self.decoder.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def wake(self) -> None:
+        """Undo `sleep`; caches are empty.
+
+        Raises:
+            torch.OutOfMemoryError: the device has no room now; it may be called again.
+        """
+        if self._parked is not None:
+            self._parked.restore()
+            self._cache = self.decoder.new_cache(self.limits.num_blocks, self.limits.block_size)
+            self._parked = None
 
     @property
     def num_encoded(self) -> int:
@@ -206,3 +223,14 @@ def _inputs(wanted: dict[bytes, tuple[Sequence, MediaSpan]]) -> list[tuple[bytes
         if item is not None:
             result.append((key, item, lora if lora and item.encoder in lora.parts else None))
     return result
+
+
+def _scheduler(limits: EngineLimits) -> Scheduler:
+    return Scheduler(
+        BlockPool(limits.num_blocks),
+        limits.block_size,
+        max_num_seqs=limits.max_num_seqs,
+        max_num_batched_tokens=limits.max_num_batched_tokens,
+        max_mixed_tokens=limits.max_mixed_tokens,
+        prefix_caching=limits.prefix_caching,
+    )

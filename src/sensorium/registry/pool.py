@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import difflib
 import logging
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager
 
 import msgspec
 
-from sensorium.errors import AlreadyRegistered, InvalidRequest, ModelNotFound, ModelUnavailable, SensoriumError
-from sensorium.registry.adapters import AdapterNames
+from sensorium.errors import AlreadyRegistered, InvalidRequest, ModelUnavailable, SensoriumError
 from sensorium.registry.changes import Changes
 from sensorium.registry.loading import Tools
 from sensorium.registry.measures import Forgetful, Measures
 from sensorium.registry.memory import HOST, host_budget
+from sensorium.registry.names import Names
 from sensorium.registry.room import Room
 from sensorium.registry.slot import Slot, as_start_error
 from sensorium.registry.spec import ModelSpec
@@ -86,17 +85,18 @@ class Pool:
             sleeps=len(budgets) > 1,
         )
         self._slots: list[Slot] = []
-        self._names: dict[str, Slot] = {}
+        named: dict[str, Slot] = {}
         for name, settings in models.items():
             slot = next((slot for slot in self._slots if slot.settings == settings), None)
             if slot is None:
                 slot = Slot(ModelSpec(settings.name or settings.model, settings), self._tools, named=True)
                 slot.keep_loaded = keep_loaded and name not in on_demand
                 self._slots.append(slot)
-            self._names[name] = slot
-        self._adapters = AdapterNames(self._names)
+            named[name] = slot
+        self._names = Names(named)
+        self._adapters = self._names.adapters
         self._specs: dict[str, ModelSpec] = {}  # of registered models and adapters
-        self._eager = {name: slot for name, slot in self._names.items() if name not in on_demand}
+        self._eager = {name: slot for name, slot in named.items() if name not in on_demand}
         self._leaving: list[Slot] = []
         self._background: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Condition()
@@ -105,11 +105,11 @@ class Pool:
 
     def names(self) -> list[str]:
         """Every name a request may use; those of models come first."""
-        return [*self._names, *self._adapters]
+        return self._names.all()
 
     def default(self) -> str | None:
         """The model of a request that names none: the only one, but for those that wait to be asked for."""
-        eager = self._eager or self._names
+        eager = self._eager or self._names.models
         return next(iter(eager)) if len(set(eager.values())) == 1 else None
 
     def adapter(self, name: str) -> Adapter | None:
@@ -118,8 +118,7 @@ class Pool:
 
     def base(self, name: str) -> str | None:
         """The served name of an adapter's model; None: `name` is no adapter."""
-        slot = self._adapters.slot(name)
-        return next((served for served, found in self._names.items() if found is slot), None)
+        return self._names.base(name)
 
     async def load_adapter(self, adapter: Adapter, base: str | None, again: bool) -> None:
         """Let a model read an adapter and answer to its name; see `AdapterNames.load`."""
@@ -146,9 +145,9 @@ class Pool:
                 param="alias",
             )
         if spec.lora_of is not None:
-            self._adapters.add(Adapter(alias, spec.settings.model), self._slot(spec.lora_of))
+            self._adapters.add(Adapter(alias, spec.settings.model), self._names.slot(spec.lora_of))
         else:
-            slot = self._names[alias] = Slot(spec, self._tools)
+            slot = self._names.models[alias] = Slot(spec, self._tools)
             self._slots.append(slot)
             if spec.preload or spec.min_replicas:
                 self._begin()
@@ -163,7 +162,7 @@ class Pool:
             ModelNotFound: there is none of this name.
             InvalidRequest: it was named when the server was started, or adapters are registered over it.
         """
-        slot = self._slot(name)
+        slot = self._names.slot(name)
         spec = self._specs.get(name)
         if spec is None:
             raise InvalidRequest(f"The model {name!r} was named when the server was started and stays.", param="alias")
@@ -177,7 +176,7 @@ class Pool:
             return
         for adapter in [adapter for adapter in self._adapters if self._adapters.slot(adapter) is slot]:
             await self._adapters.unload(adapter)
-        del self._names[name]
+        del self._names.models[name]
         self._slots.remove(slot)
         self._leaving.append(slot)
         self._changes.note(name)
@@ -202,7 +201,7 @@ class Pool:
         Raises:
             ModelNotFound: there is none of this name.
         """
-        await asyncio.shield(self._slot(name).unload())
+        await asyncio.shield(self._names.slot(name).unload())
 
     def status(self, name: str) -> ModelStatus:
         """What can be seen of a model from outside.
@@ -210,7 +209,7 @@ class Pool:
         Raises:
             ModelNotFound: there is none of this name.
         """
-        slot = self._slot(name)
+        slot = self._names.slot(name)
         status = slot.status()
         adapter = self._adapters.adapter(name)
         if adapter is None:
@@ -223,7 +222,7 @@ class Pool:
         Raises:
             ModelNotFound: there is none of this name.
         """
-        return await self._slot(name).fit()
+        return await self._names.slot(name).fit()
 
     def changes(self) -> AsyncGenerator[Change, None]:
         """Every change of any model's state, phase or workers, from the first `anext` on."""
@@ -235,7 +234,7 @@ class Pool:
         Raises:
             ModelNotFound: no model has this name.
         """
-        return self._slot(name).info
+        return self._names.slot(name).info
 
     def outlook(self, name: str) -> Outlook:
         """What can be said of a model before it is loaded.
@@ -243,7 +242,7 @@ class Pool:
         Raises:
             ModelNotFound: no model has this name.
         """
-        return self._slot(name).outlook()
+        return self._names.slot(name).outlook()
 
     @asynccontextmanager
     async def lease(self, name: str, *, wait: bool = True, near: str = "") -> AsyncGenerator[WorkerHandle, None]:
@@ -254,7 +253,7 @@ class Pool:
             ModelLoading: it is not loaded, and `wait` is False.
             ModelUnavailable: it cannot be loaded now.
         """
-        slot = self._slot(name)
+        slot = self._names.slot(name)
         if self._closing:
             raise ModelUnavailable(_SHUTTING_DOWN)
         self._begin()
@@ -314,16 +313,8 @@ class Pool:
         self._launcher.start()
         self._watchdog.start()
 
-    def _slot(self, name: str) -> Slot:
-        slot = self._names.get(name) or self._adapters.slot(name)
-        if slot is None:
-            near = difflib.get_close_matches(name, self.names(), n=3, cutoff=0.4) or self.names()[:3]
-            known = ", ".join(map(repr, near)) or "none"
-            raise ModelNotFound(f"The model {name[:200]!r} does not exist. Nearest: {known}.", param="model")
-        return slot
-
     def _look(self, name: str) -> ModelStatus | None:
-        return self.status(name) if name in self._names or name in self._adapters else None
+        return self.status(name) if name in self._names.all() else None
 
     async def _preload(self, slot: Slot) -> None:
         try:

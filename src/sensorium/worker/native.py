@@ -13,7 +13,7 @@ import torch
 
 from sensorium import families
 from sensorium.engine.engine import Engine
-from sensorium.errors import SensoriumError
+from sensorium.errors import ModelUnavailable, SensoriumError
 from sensorium.families.checkpoint import FILES, Checkpoint
 from sensorium.families.family import Config, Encoder, Family, Processor
 from sensorium.lora.fit import fit
@@ -49,6 +49,8 @@ _CPU_TOKENS = {"image": 1280, "video": 2560}
 
 class NativeModel(LoadedModel):
     """A model served by the package's own engine."""
+
+    _engine: Engine
 
     @classmethod
     def load(
@@ -132,7 +134,7 @@ class NativeModel(LoadedModel):
         )
         eos = eos_token_ids(generation, config, tokenizer, family.end_tokens)
         counters = functools.partial(_counters, engine, builder, adapters)
-        return cls(
+        model = cls(
             info,
             tokenizer,
             builder,
@@ -149,6 +151,23 @@ class NativeModel(LoadedModel):
             system=settings.system,
             adapters=adapters,
         )
+        model._engine = engine
+        return model
+
+    def sleep(self) -> None:
+        """Move the weights off the accelerator and forget the caches."""
+        self._engine.sleep()
+
+    def wake(self) -> None:
+        """Undo `sleep`.
+
+        Raises:
+            ModelUnavailable: the accelerator has no room for them now.
+        """
+        try:
+            self._engine.wake()
+        except torch.OutOfMemoryError:
+            raise ModelUnavailable(f"The accelerator has no room for the model {self.info.name!r} now.") from None
 
 
 def _adapters(
