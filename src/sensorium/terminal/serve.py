@@ -33,10 +33,12 @@ def serve(
         )
 
     from sensorium.registry.pool import Pool
+    from sensorium.registry.store import Store
     from sensorium.server.run import run
     from sensorium.terminal.banner import show_banner
     from sensorium.terminal.progress import LoadProgress
 
+    store = None if settings.registry is None else Store(settings.registry)
     pool: Pool
     progress = LoadProgress(Console(stderr=True))
 
@@ -60,6 +62,6 @@ def serve(
 
     try:
         with progress:
-            return run(settings, make_pool, on_ready)
+            return run(settings, make_pool, on_ready, store=store)
     finally:
         launcher.close()
