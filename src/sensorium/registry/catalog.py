@@ -16,7 +16,7 @@ import sqlalchemy as sql
 from sensorium.errors import AlreadyRegistered, InvalidRequest, ModelNotFound
 from sensorium.registry.database import connect, database_url, measurements, meta, models, reading, refusing, writing
 from sensorium.registry.kept import Kept, Snapshot, already, same
-from sensorium.registry.measured import Measured
+from sensorium.registry.measures import Measured
 from sensorium.registry.spec import ModelSpec
 
 _MOST_MEASUREMENTS = 10_000

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sensorium import settings
 from sensorium.errors import RegistryUnavailable, SensoriumError
 from sensorium.registry.kept import Snapshot
-from sensorium.registry.measured import Measured
+from sensorium.registry.measures import Measured
 from sensorium.registry.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def default_location() -> str:
 
 
 class Store:
-    """A catalog whose methods are awaited. It is also where measured sizes are remembered (`Measurements`).
+    """A catalog whose methods are awaited. It is also where measured sizes are remembered (`Measures`).
 
     Args:
         location: a file, or a URL of SQLite or PostgreSQL.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -13,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from sensorium.errors import ModelNotFound, Overloaded
 from sensorium.protocol import sse
 from sensorium.protocol.model_status import change_event
-from sensorium.registry.status import Change
+from sensorium.registry.status import Change, ModelStatus
 from sensorium.server.answering import STREAM_HEADERS, watched
 from sensorium.server.model_routes import status_of
 from sensorium.server.read import ClientGone
@@ -23,6 +25,7 @@ from sensorium.server.telemetry import CLIENT_GONE
 
 MOST_STREAMS = 64
 ALIVE_S = 15.0  # after so long without a change an event says so, to whatever sits between
+PROGRESS_S = 0.2
 _LOOK_S = 0.25  # how soon the end of the server ends a stream
 
 
@@ -46,6 +49,7 @@ class Events(Response):
         super().__init__()
         self._gateway = gateway
         self._alias = alias
+        self._last: dict[str, tuple[ModelStatus | None, float]] = {}  # by name: what was told, and when
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = record_of(scope)
@@ -79,7 +83,7 @@ class Events(Response):
                         continue
                     change, silent_s = upcoming.result(), 0.0
                     upcoming = asyncio.ensure_future(anext(changes))
-                    if self._alias in (None, change.alias):
+                    if self._alias in (None, change.alias) and self._is_news(change):
                         yield _event(change)
                     if self._alias == change.alias and change.status is None:
                         return
@@ -88,6 +92,19 @@ class Events(Response):
             finally:
                 upcoming.cancel()
                 await asyncio.gather(upcoming, return_exceptions=True)
+
+    def _is_news(self, change: Change) -> bool:
+        """Whether to tell it: progress alone comes with every tensor, and is told a few times a second."""
+        if change.status is None:
+            self._last.pop(change.alias, None)
+            return True
+        now_s = time.monotonic()
+        rest = msgspec.structs.replace(change.status, fraction=0.0, replicas=())
+        before, last_s = self._last.get(change.alias, (None, 0.0))
+        if rest.phase and rest == before and now_s - last_s < PROGRESS_S:
+            return False
+        self._last[change.alias] = (rest, now_s)
+        return True
 
     def _snapshot(self, name: str) -> bytes:
         try:

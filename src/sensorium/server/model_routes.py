@@ -31,11 +31,12 @@ async def model(request: Request) -> Response:
     """Describe one served model: its card, its state, workers and memory, and what was registered."""
     gateway = gateway_of(request)
     name = served_name(request.path_params["alias"], gateway.pool)
-    spec = gateway.registrar.spec(name)
+    spec, status = gateway.registrar.spec(name), status_of(gateway, name)
     return json_response(
         {
-            **status_body(status_of(gateway, name)),
+            **status_body(status),
             **await card(gateway, name),
+            "engine": status.engine,  # also what will run it
             "source": gateway.registrar.source(name),
             "registered": None if spec is None else shown(spec),
             "routing": routing_of(request, gateway, name),

@@ -51,6 +51,8 @@ def serve(
             keep_loaded=settings.preload,
             on_demand=on_demand,
             on_progress=progress.show,
+            idle_ttl_s=settings.idle_ttl_s,
+            measures=store,
         )
         return pool
 
