@@ -79,7 +79,7 @@ def database_url(location: str) -> URL:
         return URL.create("sqlite", database=str(Path(location).expanduser().absolute()))
     try:
         url = make_url(location)
-    except sql.exc.ArgumentError:
+    except (sql.exc.ArgumentError, ValueError):
         raise ConfigurationError("--registry is no URL of a database; write postgresql://user@host/name.") from None
     kind = url.get_backend_name()
     if kind in ("postgresql", "postgres"):
