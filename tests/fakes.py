@@ -10,7 +10,17 @@ from typing import Any
 
 import msgspec
 
-from sensorium.errors import ContextLengthExceeded, MediaError, ModelNotFound, ModelUnavailable, WorkerDied
+from sensorium.errors import (
+    AlreadyRegistered,
+    ContextLengthExceeded,
+    MediaError,
+    ModelLoading,
+    ModelNotFound,
+    ModelUnavailable,
+    WorkerDied,
+)
+from sensorium.registry.spec import ModelSpec
+from sensorium.registry.status import Change, ModelStatus
 from sensorium.settings import MediaLimits
 from sensorium.types import (
     Adapter,
@@ -133,11 +143,17 @@ class EchoModel:
 
 
 class FakePool:
-    """Serves given models; `unavailable` names one that does not load."""
+    """Serves given models; `unavailable` names one that does not load. Models that are added load in `load_s`."""
 
-    def __init__(self, models: dict[str, EchoModel], unavailable: str | None = None) -> None:
+    def __init__(self, models: dict[str, EchoModel], unavailable: str | None = None, load_s: float = 0.0) -> None:
         self.models = models
         self.unavailable = unavailable
+        self.load_s = load_s
+        self.specs: dict[str, ModelSpec] = {}
+        self.loading: dict[str, asyncio.Task[None]] = {}
+        self.waiting = 0
+        self.statuses = {name: ModelStatus(name, "ready", model=name) for name in models}
+        self.told: list[asyncio.Queue[Change]] = []
         self.adapters: dict[str, Adapter] = {}
         self.leases = 0
         self.fine = (True, "")
@@ -150,15 +166,21 @@ class FakePool:
 
     def default(self) -> str | None:
         """Return the only name."""
-        return next(iter(self.models)) if len(self.models) == 1 else None
+        own = [name for name in self.models if name not in self.specs]
+        return own[0] if len(own) == 1 else None
 
     @asynccontextmanager
-    async def lease(self, name: str) -> AsyncIterator[EchoModel]:
+    async def lease(self, name: str, *, wait: bool = True, near: str = "") -> AsyncIterator[EchoModel]:
         """Count leases."""
         if name not in self.models:
             raise ModelNotFound(f"No {name}.")
         if name == self.unavailable:
             raise ModelUnavailable("It does not fit.", retry_after_s=7)
+        if self.statuses[name].state != "ready":
+            self.begin(name)
+            if not wait:
+                raise ModelLoading(f"The model {name!r} is being loaded.", retry_after_s=3)
+            await self.load(name)
         self.leases += 1
         try:
             yield self.models[name]
@@ -191,6 +213,81 @@ class FakePool:
         if self.adapters.pop(name, None) is None:
             raise ModelNotFound(f"The lora adapter {name!r} cannot be found.")
         del self.models[name]
+
+    def add(self, spec: ModelSpec) -> None:
+        """Take a model in."""
+        if spec.alias in self.models:
+            raise AlreadyRegistered(f"{spec.alias} is taken.")
+        self.models[spec.alias] = EchoModel(name=spec.alias)
+        self.specs[spec.alias] = spec
+        self.outlooks[spec.alias] = Outlook(path=spec.settings.model)
+        self.change(ModelStatus(spec.alias, "registered", model=spec.settings.model, lora_of=spec.lora_of))
+        if spec.preload:
+            self.begin(spec.alias)
+
+    async def remove(self, name: str) -> None:
+        """Forget a model."""
+        if name not in self.specs:
+            raise ModelNotFound(f"No {name}.")
+        for known in (self.models, self.specs, self.statuses, self.outlooks):
+            known.pop(name, None)
+        if name in self.loading:
+            self.loading.pop(name).cancel()
+        for queue in self.told:
+            queue.put_nowait(Change(name))
+
+    def begin(self, name: str) -> None:
+        """Load a model in the background."""
+        if name not in self.loading:
+            self.loading[name] = asyncio.create_task(self._load(name))
+
+    async def load(self, name: str) -> None:
+        """Load a model, and wait for it."""
+        if name == self.unavailable:
+            self.change(msgspec.structs.replace(self.status(name), state="failed", last_error="It does not fit."))
+            raise ModelUnavailable("It does not fit.", retry_after_s=7)
+        if self.status(name).state != "ready":
+            self.begin(name)
+            self.waiting += 1
+            try:
+                await asyncio.shield(self.loading[name])
+            finally:
+                self.waiting -= 1
+
+    async def _load(self, name: str) -> None:
+        self.change(
+            msgspec.structs.replace(self.statuses[name], state="loading", phase="reading weights", fraction=0.5)
+        )
+        await asyncio.sleep(self.load_s)
+        del self.loading[name]
+        self.outlooks.pop(name, None)
+        self.change(ModelStatus(name, "ready", model=self.statuses[name].model, num_loads=1, load_s=self.load_s))
+
+    async def unload(self, name: str) -> None:
+        """Note it."""
+        self.change(msgspec.structs.replace(self.status(name), state="unloaded"))
+
+    def status(self, name: str) -> ModelStatus:
+        """Return the state."""
+        if name not in self.statuses:
+            raise ModelNotFound(f"No {name}.")
+        return self.statuses[name]
+
+    def change(self, status: ModelStatus) -> None:
+        """Tell everybody who listens."""
+        self.statuses[status.alias] = status
+        for queue in self.told:
+            queue.put_nowait(Change(status.alias, status))
+
+    async def changes(self) -> AsyncGenerator[Change, None]:
+        """Yield changes."""
+        queue: asyncio.Queue[Change] = asyncio.Queue()
+        self.told.append(queue)
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self.told.remove(queue)
 
     def ready(self) -> tuple[bool, str]:
         """Return what the test wants."""

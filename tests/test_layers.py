@@ -48,7 +48,20 @@ ALLOWED = {
 }
 # What may never be reached by importing the front, however indirectly: the gateway starts in a fraction of a second.
 GATEWAY = ("sensorium.server.app", "sensorium.server.run", "sensorium.registry.pool", "sensorium.cli")
-HEAVY = {"torch", "transformers", "tokenizers", "PIL", "numpy", "safetensors", "jinja2", "av", "soundfile", "soxr"}
+HEAVY = {
+    "sqlalchemy",
+    "psycopg",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "PIL",
+    "numpy",
+    "safetensors",
+    "jinja2",
+    "av",
+    "soundfile",
+    "soxr",
+}
 
 
 @cache

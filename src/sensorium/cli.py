@@ -1,4 +1,4 @@
-"""The command line: `sensorium serve`, `deploy`, `run`, `chat` and `merge-lora`.
+"""The command line: `sensorium serve`, `models`, `deploy`, `run`, `chat` and `merge-lora`.
 
 Imports here are few on purpose: `sensorium --version` needs no torch, and `serve` starts its slow part first.
 """
@@ -17,6 +17,7 @@ from sensorium.terminal.arguments import normalise
 from sensorium.terminal.complaints import explained
 from sensorium.terminal.deploy import deploy
 from sensorium.terminal.foreign import REMOTE_CODE, VLLM, foreign_options
+from sensorium.terminal.models import models
 from sensorium.terminal.options import (
     BUNDLED,
     BUNDLED_AUDIO,
@@ -155,6 +156,7 @@ def merge_lora(adapter: str, base_model: str | None, output: str | None, **optio
     return 0
 
 
+cli.add_command(models)
 cli.add_command(deploy)
 cli.add_command(start_server)
 

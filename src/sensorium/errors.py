@@ -10,6 +10,10 @@
     ├── TooLarge                  413 invalid_request_error
     ├── Overloaded                503 overloaded_error           (`retry_after_s` becomes Retry-After)
     ├── ModelUnavailable          503 model_unavailable          (loading failed, or the server is shutting down)
+    │   ├── ModelLoading          503 model_loading              (for clients that do not wait for loading)
+    │   └── NoRoom                503 no_room
+    ├── AlreadyRegistered         409 already_registered
+    ├── RegistryUnavailable       503 registry_unavailable       (its database cannot be written or reached)
     ├── WorkerDied                500 worker_died                (after the first byte: an SSE error event)
     └── ConfigurationError        a wrong flag or checkpoint, met at start
 
@@ -147,6 +151,14 @@ class AlreadyRegistered(SensoriumError):
     status = 409
     type = "already_registered"
     default_code = "already_registered"
+
+
+class RegistryUnavailable(SensoriumError):
+    """The registry's database cannot be written or read now; unless the message says so, nothing was changed (503)."""
+
+    status = 503
+    type = "registry_unavailable"
+    default_code = "registry_unavailable"
 
 
 class WorkerDied(SensoriumError):

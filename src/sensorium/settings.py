@@ -43,6 +43,38 @@ class MediaLimits(msgspec.Struct, frozen=True):
     allowed_local_path: str | None = None  # file:// URLs are refused unless below this folder
 
 
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_TIMES = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+DTYPES = ("auto", "bfloat16", "float16", "float32")
+SAME_DTYPES = {"half": "float16", "fp16": "float16", "bf16": "bfloat16", "float": "float32", "fp32": "float32"}
+
+
+def parse_bytes(text: str) -> int:
+    """Return a number of bytes, written 1073741824, 512MiB, 2GiB or 1.5g. Units are powers of 1024.
+
+    Raises:
+        ValueError: it is none; the text is for the user.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
+    if match is None:
+        raise ValueError(f"{text!r} is not a size; write 512MiB, 2GiB or a number of bytes.")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def parse_idle_ttl(text: str) -> float:
+    """Return seconds, written 90, 90s, 10m, 2h or 1d; "never" is -1.
+
+    Raises:
+        ValueError: it is no time; the text is for the user.
+    """
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)\s*([smhd]?)", text.strip().lower())
+    if text.strip().lower() in ("never", "-1"):
+        return -1.0
+    if match is None:
+        raise ValueError(f"{text!r} is no time; write seconds (90), 10m, 2h, or never.")
+    return float(match[1]) * _TIMES[match[2]]
+
+
 MODALITIES = ("image", "video", "audio")
 
 
@@ -133,6 +165,11 @@ class ServerSettings(msgspec.Struct, frozen=True):
     lora_root: str | None = None  # adapters may be loaded from below this folder while serving
     lora_anywhere: bool = False  # ... and from everywhere
     stalled_after_s: float = 600.0  # an engine that is in one step for longer is killed
+    admin_keys: tuple[str, ...] = ()  # where there are any, only they may register, load and remove models
+    registry: str | None = None  # where registered models are kept: a file or a database's URL; None: nowhere
+    models_file: str | None = None  # models.toml: registered at start
+    idle_ttl_s: float = 300.0  # of registered models that say nothing else: unused for so long, they are unloaded
+    trust_engine_args: bool = False  # registrations may carry options with which an engine runs code from elsewhere
     trust_request_chat_template: bool = False  # run templates that come with requests, in the sandbox
     media: MediaLimits = MediaLimits()
 

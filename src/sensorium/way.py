@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 import msgspec
 
-from sensorium.errors import InvalidRequest
+from sensorium.errors import InvalidRequest, ModelLoading
 from sensorium.protocol.parsed import Parsed
 from sensorium.registry.interface import Lender, ModelHandle
 from sensorium.settings import MediaLimits
-from sensorium.types import Adapter, Event, MediaItem, MediaSource, ModelInfo, Request
+from sensorium.types import Adapter, Event, MediaItem, MediaSource, ModelInfo, Request, Text
+
+_RETRY_AFTER_S = 2
+_ENOUGH = 512  # characters of a text or an address that tell it from others
 
 Fetch = Callable[[Sequence[MediaSource], MediaLimits], Awaitable[list[MediaItem]]]
 
@@ -24,11 +28,51 @@ async def stream(parsed: Parsed, pool: Lender, fetch: Fetch, limits: MediaLimits
         SensoriumError: before Started, the request was refused; after it, the answer was lost.
     """
     adapter = pool.adapter(parsed.model)  # now: unloaded later, it still serves this request
-    async with pool.lease(parsed.model) as model:
+    async with held(parsed.model, pool, parsed.wait_s, beginning(parsed)) as model:
         request = await prepare(parsed, model, fetch, limits, adapter)
         async with aclosing(model.generate(request)) as events:
             async for event in events:
                 yield event
+
+
+@asynccontextmanager
+async def held(
+    name: str, pool: Lender, wait_s: float | None = None, near: str = ""
+) -> AsyncGenerator[ModelHandle, None]:
+    """Hold a model, waiting at most `wait_s` for it to be loaded (None: as long as it takes).
+
+    Raises:
+        ModelLoading: it is not loaded yet. Loading goes on.
+        SensoriumError: what the pool raises.
+    """
+    async with AsyncExitStack() as stack:
+        try:
+            async with asyncio.timeout(wait_s or None) as patience:
+                model = await stack.enter_async_context(pool.lease(name, wait=wait_s != 0, near=near))
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            raise ModelLoading(
+                f"The model {name!r} was not loaded within {wait_s:g} s; loading goes on.", retry_after_s=_RETRY_AFTER_S
+            ) from None
+        yield model
+
+
+def beginning(parsed: Parsed) -> str:
+    """Return what requests have in common whose beginning is in the same caches: a conversation's turns, one document.
+
+    Everything up to the first thing the user said, and whose it is; long parts by their ends.
+    """
+    request = parsed.request
+    texts = [request.cache_salt or ""]
+    if isinstance(request.prompt, str):
+        texts.append(request.prompt[:_ENOUGH])
+    for message in request.messages or ():
+        texts += [part.text[:_ENOUGH] for part in message.content if isinstance(part, Text)]
+        if message.role == "user":
+            break
+    texts += [f"{source.url[:_ENOUGH]}{len(source.url)}" for source in parsed.sources[:1]]
+    return "\0".join(texts)
 
 
 async def prepare(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import httpx
 import openai
 
+from sensorium.registry.registrar import Registrar
 from sensorium.server.app import create_app
 from sensorium.server.routes import Gateway
 from sensorium.server.run import DrainingServer, listen, loop_factory, uvicorn_config
@@ -53,16 +54,20 @@ class Served:
 def served(settings: ServerSettings | None = None, model: EchoModel | None = None, **pool: object) -> Iterator[Served]:
     """Serve `model`, or the given `models`."""
     models = pool.pop("models", None) or {"echo": model or EchoModel()}
+    store = pool.pop("store", None)
     fake = FakePool(models, **pool)  # type: ignore[arg-type]
     settings = settings or ServerSettings()
-    app = create_app(fake, settings, fetch_data)
+    registrar = Registrar(fake, store, settings.media, follow_s=0.05)  # type: ignore[arg-type]
+    app = create_app(fake, settings, fetch_data, registrar)
     server = DrainingServer(uvicorn_config(app))
     listener = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
 
     def serve() -> None:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(registrar.start())
             runner.run(server.serve(sockets=[listener]))
+            runner.run(registrar.close())
 
     thread = threading.Thread(target=serve)
     thread.start()

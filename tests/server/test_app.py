@@ -34,15 +34,17 @@ def all_routes() -> list[tuple[str, str]]:
 
 def test_every_route_and_method_asks_for_the_key() -> None:
     routes = all_routes()
-    assert len({path for _, path in routes}) == 17
+    assert len({path for _, path in routes}) == 22
     keys = {"none": {}, "wrong": {"Authorization": "Bearer nope"}, "basic": {"Authorization": "Basic one"}}
     good = [{"Authorization": "Bearer one"}, {"authorization": "bearer two"}]
     with served(ServerSettings(api_keys=("one", "two"))) as server, httpx.Client(base_url=server.url) as client:
         for method, path in routes:
-            path = path.replace("{model_id:path}", "echo")
+            path = path.replace("{alias:path}", "echo")
             for state, headers in keys.items():
                 response = client.request(method, path, headers=headers)
                 assert (response.status_code == 401) == (path not in OPEN), (method, path, state)
+            if path.endswith("/events") and method == "GET":
+                continue  # an answer without an end
             for headers in good:
                 assert client.request(method, path, headers=headers).status_code in (200, 400), (method, path)
 
@@ -94,7 +96,8 @@ def test_probes(server: Served) -> None:
 
 def test_cards(server: Served) -> None:
     (card,) = httpx.get(server.url + "/v1/models").json()["data"]
-    assert card == httpx.get(server.url + "/v1/models/echo").json()
+    whole = httpx.get(server.url + "/v1/models/echo").json()
+    assert card == {name: whole[name] for name in card}
     assert (card["object"], card["owned_by"], card["root"]) == ("model", "sensorium", "/models/echo")
     assert (card["max_model_len"], card["is_chat"], card["is_multimodal"]) == (4096, True, True)
     assert (card["input_modalities"], card["output_modalities"]) == (["text", "image"], ["text"])

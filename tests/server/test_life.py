@@ -244,7 +244,7 @@ def test_a_model_that_does_not_load_ends_the_server() -> None:
 def test_a_checkpoint_that_is_at_fault_ends_it_with_2(cause: Exception | None, code: int) -> None:
     class Broken(FakePool):
         @asynccontextmanager
-        async def lease(self, name: str) -> AsyncIterator[EchoModel]:
+        async def lease(self, name: str, *, wait: bool = True, near: str = "") -> AsyncIterator[EchoModel]:
             raise ModelUnavailable("It could not be loaded.") from cause
             yield
 

@@ -22,8 +22,11 @@ _RTP: dict[type[SensoriumError], int] = {
 }
 
 
-def error_body(error: SensoriumError) -> dict[str, Any]:
-    """Return OpenAI's `{"error": {...}}` together with vLLM's and swift's flat form, and rtp-llm's `error_code`."""
+def error_body(error: SensoriumError, **more: Any) -> dict[str, Any]:
+    """Return OpenAI's `{"error": {...}}` together with vLLM's and swift's flat form, and rtp-llm's `error_code`.
+
+    `more` is put into the inner object too, such as what a model that is being loaded is at.
+    """
     flat = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
     number = next(_RTP[kind] for kind in type(error).__mro__ if kind in _RTP)
-    return {"error": flat, "object": "error", **flat, "error_code": number}
+    return {"error": {**flat, **more}, "object": "error", **flat, "error_code": number}

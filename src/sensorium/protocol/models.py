@@ -15,6 +15,7 @@ def model_card(
     created: int,
     adapter: Adapter | None = None,
     base: str | None = None,
+    state: str | None = None,
 ) -> dict[str, Any]:
     """Return the card of `name`; null is what only a loaded model knows.
 
@@ -41,14 +42,15 @@ def model_card(
         "limit_mm_per_prompt": known.limit_mm_per_prompt,  # a kind that is not named has no limit
         "media": None if media is None else {kind: _bounds(kind, info, limits) for kind in media},
         "max_request_media_bytes": limits.max_request_bytes,
-        "loaded": info is not None,
+        "loaded": info is not None if state is None else state in ("ready", "draining"),
+        "state": state,
         "engine": info.engine if info else None,
     }
 
 
-def model_list(cards: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the body of GET /v1/models."""
-    return {"object": "list", "data": cards}
+def model_list(cards: list[dict[str, Any]], routings: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the body of GET /v1/models: OpenAI's, and beside it that of the serverless service."""
+    return {"object": "list", "data": cards, "models": routings}
 
 
 def _bounds(kind: str, info: ModelInfo | None, limits: MediaLimits) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class Parsed(msgspec.Struct, frozen=True):
     sources: tuple[MediaSource, ...] = ()
     given: Given | None = None
     echo: str = ""  # what the answer repeats before the model's own words
+    wait_s: float | None = None  # for a model that is not loaded yet; None: as long as it takes
 
     def sampling(self, info: ModelInfo) -> SamplingParams:
         """Return the client's fields over the model's defaults over the endpoint's fallback."""

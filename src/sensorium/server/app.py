@@ -14,10 +14,12 @@ from sensorium.errors import SensoriumError, TooLarge
 from sensorium.protocol.adapters import LoadAdapterBody, UnloadAdapterBody
 from sensorium.protocol.chat import ChatBody
 from sensorium.protocol.completions import CompletionBody
+from sensorium.protocol.registration import RegisterBody
 from sensorium.protocol.rtp import RawBody
 from sensorium.protocol.tokens import DetokenizeBody, TokenizeBody
 from sensorium.registry.interface import Pool
-from sensorium.server import adapters, routes, rtp_routes
+from sensorium.registry.registrar import Registrar
+from sensorium.server import adapters, model_events, model_routes, registry_routes, routes, rtp_routes
 from sensorium.server.auth import Auth
 from sensorium.server.docs import docs, request_body, write_openapi
 from sensorium.server.gate import Admission, Gate
@@ -25,6 +27,7 @@ from sensorium.server.read import ClientGone
 from sensorium.server.record import record_of
 from sensorium.server.reply import error_response, routing_error
 from sensorium.server.telemetry import CLIENT_GONE, Metrics, Telemetry
+from sensorium.server.waiting import loading_details
 from sensorium.settings import ServerSettings
 
 ROUTES = (
@@ -32,8 +35,14 @@ ROUTES = (
     ("POST", "/chat/completions", routes.chat_completions, ChatBody),
     ("POST", "/v1/completions", routes.completions, CompletionBody),
     ("POST", "/", rtp_routes.raw, RawBody),
-    ("GET", "/v1/models", routes.models, None),
-    ("GET", "/v1/models/{model_id:path}", routes.model, None),
+    ("GET", "/v1/models", model_routes.models, None),
+    ("POST", "/v1/models/register", registry_routes.register, RegisterBody),
+    ("GET", "/v1/models/events", model_events.events, None),
+    ("POST", "/v1/models/{alias:path}/load", registry_routes.load, None),
+    ("POST", "/v1/models/{alias:path}/unload", registry_routes.unload, None),
+    ("GET", "/v1/models/{alias:path}/events", model_events.events, None),
+    ("GET", "/v1/models/{alias:path}", model_routes.model, None),  # names may hold slashes, so this comes last
+    ("DELETE", "/v1/models/{alias:path}", registry_routes.remove, None),
     ("POST", "/v1/load_lora_adapter", adapters.load_adapter, LoadAdapterBody),
     ("POST", "/v1/unload_lora_adapter", adapters.unload_adapter, UnloadAdapterBody),
     ("POST", "/tokenize", routes.tokenize, TokenizeBody),
@@ -48,12 +57,19 @@ ROUTES = (
 )
 BODIES: list[type[pydantic.BaseModel]] = [
     *(ChatBody, CompletionBody, RawBody, TokenizeBody, DetokenizeBody),
-    *(LoadAdapterBody, UnloadAdapterBody),
+    *(LoadAdapterBody, UnloadAdapterBody, RegisterBody),
 ]
 
 
-def create_app(pool: Pool, settings: ServerSettings, fetch: way.Fetch | None = None) -> FastAPI:
-    """Return the gateway over `pool`. `fetch` gets media's bytes; the default is `sensorium.media.fetch`."""
+def create_app(
+    pool: Pool, settings: ServerSettings, fetch: way.Fetch | None = None, registrar: Registrar | None = None
+) -> FastAPI:
+    """Return the gateway over `pool`.
+
+    Args:
+        fetch: gets media's bytes; the default is `sensorium.media.fetch`.
+        registrar: registers models; the default keeps nothing.
+    """
     if fetch is None:
         from sensorium.media.fetch import fetch_media
 
@@ -66,7 +82,7 @@ def create_app(pool: Pool, settings: ServerSettings, fetch: way.Fetch | None = N
         redoc_url=None,
         middleware=[  # the first is the outermost
             Middleware(Telemetry, metrics=metrics),
-            Middleware(Auth, api_keys=settings.api_keys),
+            Middleware(Auth, api_keys=settings.api_keys, admin_keys=settings.admin_keys),
             Middleware(Admission, gate=gate),
         ],
         exception_handlers={
@@ -75,7 +91,9 @@ def create_app(pool: Pool, settings: ServerSettings, fetch: way.Fetch | None = N
             ClientGone: _gone,
         },
     )
-    app.state.gateway = routes.Gateway(pool, settings, fetch, gate, metrics)
+    app.state.gateway = routes.Gateway(
+        pool, settings, fetch, gate, metrics, registrar or Registrar(pool, media=settings.media)
+    )
     for method, path, handler, body in ROUTES:
         app.add_api_route(path, handler, methods=[method], openapi_extra=request_body(body), response_class=Response)
         if method == "GET":
@@ -87,7 +105,9 @@ def create_app(pool: Pool, settings: ServerSettings, fetch: way.Fetch | None = N
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, SensoriumError)
     # What is left of a body nobody will read would be taken for the next request's head.
-    return error_response(error, close=isinstance(error, TooLarge) or error.code == "body_timeout")
+    close = isinstance(error, TooLarge) or error.code == "body_timeout"
+    gateway: routes.Gateway = request.app.state.gateway
+    return error_response(error, close, loading_details(error, gateway.pool, record_of(request.scope).model))
 
 
 async def _unrouted(request: Request, error: Exception) -> Response:

@@ -67,7 +67,7 @@ class Gate:
 
 
 class Admission:
-    """ASGI middleware: every POST goes through the gate, before its body is read."""
+    """ASGI middleware: every POST and DELETE goes through the gate, before its body is read."""
 
     def __init__(self, app: ASGIApp, gate: Gate) -> None:
         self.app = app
@@ -75,7 +75,7 @@ class Admission:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         task = asyncio.current_task()
-        if scope["type"] != "http" or scope["method"] != "POST" or task is None:
+        if scope["type"] != "http" or scope["method"] not in ("POST", "DELETE") or task is None:
             await self.app(scope, receive, send)
             return
         try:

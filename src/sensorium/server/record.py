@@ -21,6 +21,7 @@ class Record:
         self.prompt_tokens = 0
         self.completion_tokens = 0
         self.ttft_s: float | None = None
+        self.admin = False  # came with an admin key, or, where there are none, with a key
         self.cache_salt = ""  # follows from the API key
         self.stopped: Exception | None = None  # why the request's task was cancelled
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 from starlette.responses import Response
 
@@ -16,8 +19,18 @@ def json_response(value: object, status: int = 200, headers: dict[str, str] | No
     return Response(_encoder.encode(value), status, headers, media_type="application/json")
 
 
-def error_response(error: SensoriumError, close: bool = False) -> Response:
-    """Return `error` with its status and the superset body; `close` ends the connection after it."""
+def error_response(
+    error: SensoriumError,
+    close: bool = False,
+    inner: Mapping[str, Any] | None = None,
+    outer: Mapping[str, Any] | None = None,
+) -> Response:
+    """Return `error` with its status and the superset body.
+
+    Args:
+        close: end the connection after it.
+        inner: more keys of `error`'s object; `outer`: of the body.
+    """
     headers: dict[str, str] = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
@@ -25,7 +38,7 @@ def error_response(error: SensoriumError, close: bool = False) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if close:
         headers["Connection"] = "close"
-    return json_response(error_body(error), error.status, headers)
+    return json_response({**error_body(error, **(inner or {})), **(outer or {})}, error.status, headers)
 
 
 def routing_error(status: int, method: str, path: str, headers: dict[str, str] | None) -> Response:

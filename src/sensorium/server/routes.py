@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import time
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
+import msgspec
 import pydantic
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,10 +20,10 @@ from sensorium.protocol.chat_answer import ChatAnswer
 from sensorium.protocol.completions import CompletionBody, parse_completion
 from sensorium.protocol.completions_answer import CompletionAnswer
 from sensorium.protocol.fields import SamplingFields
-from sensorium.protocol.models import model_card, model_list
 from sensorium.protocol.tokens import DetokenizeBody, TokenizeBody, parse_tokenize
 from sensorium.protocol.usage import media_details
 from sensorium.registry.interface import Pool
+from sensorium.registry.registrar import Registrar
 from sensorium.server.answering import Answering
 from sensorium.server.gate import Gate
 from sensorium.server.merge import merged
@@ -31,8 +31,8 @@ from sensorium.server.read import read_body
 from sensorium.server.record import record_of
 from sensorium.server.reply import json_response
 from sensorium.server.telemetry import Metrics
+from sensorium.server.waiting import wait_s
 from sensorium.settings import ServerSettings
-from sensorium.types import ModelInfo, Outlook
 
 Body = TypeVar("Body", bound=pydantic.BaseModel)
 
@@ -46,6 +46,8 @@ class Gateway:
     fetch: way.Fetch
     gate: Gate
     metrics: Metrics
+    registrar: Registrar
+    watchers: int = 0  # clients that are told of models' changes
     loading: bool = False  # a model is being loaded before the server calls itself ready
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -74,6 +76,7 @@ async def chat_completions(request: Request) -> Response:
         running,
         parsed.echo,
     )
+    parsed = msgspec.structs.replace(parsed, wait_s=wait_s(request))
     events = way.stream(parsed, gateway.pool, gateway.fetch, gateway.settings.media)
     return Answering(events, answer, bool(body.stream), gateway.metrics)
 
@@ -84,6 +87,7 @@ async def completions(request: Request) -> Response:
     body = await body_of(request, CompletionBody)
     model, record = served_name(body.model, gateway.pool), record_of(request.scope)
     prompts = parse_completion(body, model, f"cmpl-{record.id}", record.cache_salt)
+    prompts = [msgspec.structs.replace(parsed, wait_s=wait_s(request)) for parsed in prompts]
     usage, running = _usage(body)
     sampling = prompts[0].request.sampling
     answer = CompletionAnswer(
@@ -102,19 +106,6 @@ async def completions(request: Request) -> Response:
     return Answering(events, answer, bool(body.stream), gateway.metrics)
 
 
-async def models(request: Request) -> Response:
-    """List the served models."""
-    gateway = gateway_of(request)
-    return json_response(model_list([await _card(gateway, name) for name in gateway.pool.names()]))
-
-
-async def model(request: Request) -> Response:
-    """Describe one served model."""
-    gateway = gateway_of(request)
-    name = served_name(request.path_params["model_id"], gateway.pool)
-    return json_response(await _card(gateway, name))
-
-
 async def tokenize(request: Request) -> Response:
     """Count and list the tokens of a prompt or a conversation, and of each media item in it."""
     gateway = gateway_of(request)
@@ -123,7 +114,7 @@ async def tokenize(request: Request) -> Response:
     record.model = served_name(body.model, gateway.pool)
     trusted = gateway.settings.trust_request_chat_template
     parsed = parse_tokenize(body, record.model, f"tok-{record.id}", trust_template=trusted)
-    async with gateway.pool.lease(parsed.model) as handle:
+    async with way.held(parsed.model, gateway.pool, wait_s(request)) as handle:
         prepared = await way.prepare(parsed, handle, gateway.fetch, gateway.settings.media)
         tokens = await handle.tokenize(prepared)
         answer: dict[str, object] = {
@@ -143,7 +134,7 @@ async def detokenize(request: Request) -> Response:
     body = await body_of(request, DetokenizeBody)
     record = record_of(request.scope)
     record.model = served_name(body.model, gateway.pool)
-    async with gateway.pool.lease(record.model) as handle:
+    async with way.held(record.model, gateway.pool, wait_s(request)) as handle:
         tokens = await handle.detokenize(body.tokens)
     return json_response({"prompt": tokens.text})
 
@@ -204,14 +195,6 @@ def served_name(name: str | None, pool: Pool) -> str:
 def _some(names: list[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:5]) or "none"
     return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
-
-
-async def _card(gateway: Gateway, name: str) -> dict[str, object]:
-    pool = gateway.pool
-    known: ModelInfo | Outlook | None = pool.info(name)
-    if known is None:
-        known = await asyncio.to_thread(pool.outlook, name)  # reads a file
-    return model_card(name, known, gateway.settings.media, gateway.created, pool.adapter(name), pool.base(name))
 
 
 async def body_of(request: Request, kind: type[Body]) -> Body:

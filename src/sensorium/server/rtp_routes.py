@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,6 +13,7 @@ from sensorium.server.answering import Answering
 from sensorium.server.merge import merged
 from sensorium.server.record import record_of
 from sensorium.server.routes import body_of, gateway_of, served_name
+from sensorium.server.waiting import wait_s
 
 
 async def raw(request: Request) -> Response:
@@ -22,6 +24,7 @@ async def raw(request: Request) -> Response:
     request_id = f"raw-{record.id}"
     wanted = parse_raw(body, model, request_id, record.cache_salt)
     answer = RawAnswer(request_id, model, wanted)
-    streams = [way.stream(parsed, gateway.pool, gateway.fetch, gateway.settings.media) for parsed in wanted.prompts]
+    prompts = [msgspec.structs.replace(parsed, wait_s=wait_s(request)) for parsed in wanted.prompts]
+    streams = [way.stream(parsed, gateway.pool, gateway.fetch, gateway.settings.media) for parsed in prompts]
     events = streams[0] if len(streams) == 1 else merged(streams, wanted.prompts[0].request.sampling.n)
     return Answering(events, answer, wanted.stream, gateway.metrics)

@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
@@ -15,6 +16,10 @@ from fastapi import FastAPI
 from sensorium import way
 from sensorium.errors import ConfigurationError, ModelUnavailable, SensoriumError
 from sensorium.registry.interface import Pool
+from sensorium.registry.models_file import read_models
+from sensorium.registry.registrar import Registrar
+from sensorium.registry.spec import ModelSpec
+from sensorium.registry.store import Store, default_location
 from sensorium.server.app import create_app
 from sensorium.server.connection import Connection
 from sensorium.server.routes import Gateway
@@ -40,19 +45,23 @@ def run(
     pool_factory: Callable[[], Pool],
     on_ready: Callable[[str], None] | None = None,
     fetch: way.Fetch | None = None,
+    store: Store | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code.
 
     `pool_factory` is called in the running event loop. `on_ready` gets the server's URL, once the only model is
     loaded (`settings.preload`) and requests are answered. A signal turns readiness off, refuses new requests, lets
-    running ones finish for up to `settings.grace_s`, and closes the pool; a second one does not wait.
+    running ones finish for up to `settings.grace_s`, and closes the pool; a second one does not wait. `store` is where
+    registered models are kept.
 
     Raises:
-        ConfigurationError: the address cannot be listened on.
+        ConfigurationError: the address cannot be listened on, models.toml is wrong, or the registry that was asked for
+            cannot be read.
     """
+    models = read_models(settings.models_file, trusted=settings.trust_engine_args) if settings.models_file else []
     listener = listen(settings.host, settings.port)
     with contextlib.closing(listener), asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_serve(settings, pool_factory, listener, on_ready, fetch))
+        return runner.run(_serve(settings, pool_factory, listener, on_ready, fetch, store, models))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -77,9 +86,20 @@ async def _serve(
     listener: socket.socket,
     on_ready: Callable[[str], None] | None,
     fetch: way.Fetch | None,
+    store: Store | None,
+    models: list[ModelSpec],
 ) -> int:
     pool = pool_factory()
-    app = create_app(pool, settings, fetch)
+    registrar = Registrar(pool, store, settings.media)
+    try:
+        source = str(Path(settings.models_file).expanduser().absolute()) if settings.models_file else ""
+        required = store is not None and store.location != default_location()
+        await registrar.start(models, source, required=required)
+    except SensoriumError:
+        await registrar.close()
+        await pool.close(POOL_CLOSE_S)
+        raise
+    app = create_app(pool, settings, fetch, registrar)
     gateway: Gateway = app.state.gateway
     gateway.loading = settings.preload
     server = DrainingServer(uvicorn_config(app))
@@ -112,6 +132,7 @@ async def _serve(
         await asyncio.gather(begin, stopped, return_exceptions=True)
         server.should_exit = True
         await serving
+        await registrar.close()
         await pool.close(POOL_CLOSE_S)
     return code
 

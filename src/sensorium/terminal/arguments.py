@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_SEVERAL = ("--served-model-name", "--api-key", "--lora-modules")
+_SEVERAL = ("--served-model-name", "--api-key", "--admin-key", "--lora-modules")
 _SWITCHES = ("--merge-lora", "--enable-lora", "--vllm-enable-lora")  # flags behind which ms-swift writes true or false
 _DOTTED = "--limit-mm-per-prompt."
 

@@ -33,10 +33,12 @@ def serve(
         )
 
     from sensorium.registry.pool import Pool
+    from sensorium.registry.store import Store
     from sensorium.server.run import run
     from sensorium.terminal.banner import show_banner
     from sensorium.terminal.progress import LoadProgress
 
+    store = None if settings.registry is None else Store(settings.registry)
     pool: Pool
     progress = LoadProgress(Console(stderr=True))
 
@@ -49,6 +51,8 @@ def serve(
             keep_loaded=settings.preload,
             on_demand=on_demand,
             on_progress=progress.show,
+            idle_ttl_s=settings.idle_ttl_s,
+            measures=store,
         )
         return pool
 
@@ -60,6 +64,6 @@ def serve(
 
     try:
         with progress:
-            return run(settings, make_pool, on_ready)
+            return run(settings, make_pool, on_ready, store=store)
     finally:
         launcher.close()

@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from sensorium.environment import names
+from sensorium.registry.store import NOWHERE, default_location
 from sensorium.settings import EngineSettings, ServerSettings
 from sensorium.terminal.options import media_limits, yes_or_no
-from sensorium.terminal.values import Bytes, Seconds
+from sensorium.terminal.values import Bytes, IdleTtl, Seconds
 
 Command = Callable[..., Any]
 _SERVER = ServerSettings()
@@ -34,6 +35,36 @@ _OPTIONS = (
         multiple=True,
         envvar=names("SENSORIUM_API_KEY"),
         help="Ask for this key; several may be given.",
+    ),
+    click.option(
+        "--admin-key",
+        "admin_keys",
+        multiple=True,
+        envvar=names("SENSORIUM_ADMIN_KEY"),
+        help="Ask for this key before models are registered, loaded or removed; several may be given.",
+    ),
+    click.option(
+        "--registry",
+        envvar=names("SENSORIUM_REGISTRY"),
+        help="Where registered models are kept: file, postgresql://..., or none; default: SENSORIUM_HOME/registry.db.",
+    ),
+    click.option(
+        "--models",
+        "models_file",
+        type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+        envvar=names("SENSORIUM_MODELS"),
+        help="File of models to register at start: models.toml.",
+    ),
+    click.option(
+        "--idle-ttl",
+        type=IdleTtl(),
+        default=_SERVER.idle_ttl_s,
+        help="Unload registered models that nobody used for so long: 90, 10m, 2h, never.",
+    ),
+    click.option(
+        "--trust-engine-args",
+        is_flag=True,
+        help="Registrations may carry options with which an engine runs code from elsewhere.",
     ),
     click.option("--served-model-name", "served_names", multiple=True, help="Names in requests; default: MODEL."),
     click.option("--max-body-bytes", type=Bytes(), default=_SERVER.max_body_bytes, help="Largest request."),
@@ -81,12 +112,18 @@ def start(models: dict[str, EngineSettings], options: dict[str, Any], on_demand:
     """
     from sensorium.terminal.serve import serve
 
-    if not all(options["api_keys"]):
-        raise click.UsageError("an --api-key is empty.")
+    if not all((*options["api_keys"], *options["admin_keys"])):
+        raise click.UsageError("an --api-key or --admin-key is empty.")
+    registry = options["registry"] or default_location()
     settings = ServerSettings(
         host=options["host"],
         port=options["port"],
         api_keys=options["api_keys"],
+        admin_keys=options["admin_keys"],
+        registry=None if registry == NOWHERE else registry,
+        models_file=options["models_file"],
+        idle_ttl_s=options["idle_ttl"],
+        trust_engine_args=options["trust_engine_args"],
         max_body_bytes=options["max_body_bytes"],
         max_queued=options["max_queued"],
         grace_s=options["grace"],

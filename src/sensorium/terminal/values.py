@@ -11,11 +11,9 @@ from typing import Any
 import click
 
 from sensorium.errors import InvalidRequest
-from sensorium.settings import media_counts
+from sensorium.settings import DTYPES, SAME_DTYPES, media_counts, parse_bytes, parse_idle_ttl
 from sensorium.types import SamplingParams
 
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_SAME_DTYPES = {"half": "float16", "fp16": "float16", "bf16": "bfloat16", "float": "float32", "fp32": "float32"}
 _PROCESSOR = ("min_pixels", "max_pixels", "max_patches", "max_dynamic_patch", "max_slice_nums")
 _FRAMES = ("fps", "num_frames", "max_frames")  # of videos; all but fps are whole numbers
 _MOST_FPS = 1000
@@ -30,10 +28,24 @@ class Bytes(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", str(value).strip().lower())
-        if match is None:
-            self.fail(f"{value!r} is not a size; write 512MiB, 2GiB or a number of bytes.", param, ctx)
-        return int(float(match[1]) * _UNITS[match[2]])
+        try:
+            return parse_bytes(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class IdleTtl(click.ParamType[float]):
+    """How long a model may be unused: 90, 10m, 2h, never."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        try:
+            return parse_idle_ttl(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Limits(click.ParamType[dict[str, int]]):
@@ -173,11 +185,11 @@ class Dtype(click.Choice[str]):
     """The numbers to compute with, also by the names that vLLM, swift and rtp-llm give them, in any case."""
 
     def __init__(self) -> None:
-        super().__init__(["auto", "bfloat16", "float16", "float32", *_SAME_DTYPES], case_sensitive=False)
+        super().__init__([*DTYPES, *SAME_DTYPES], case_sensitive=False)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         chosen = super().convert(value, param, ctx)
-        return _SAME_DTYPES.get(chosen, chosen)
+        return SAME_DTYPES.get(chosen, chosen)
 
 
 def _json_object(

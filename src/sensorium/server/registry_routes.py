@@ -1,0 +1,142 @@
+"""The handlers that change which models there are, and which are loaded."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sensorium.errors import ModelNotFound, SensoriumError
+from sensorium.protocol.body import parse_body
+from sensorium.protocol.model_status import status_body
+from sensorium.protocol.registration import RegisterBody
+from sensorium.registry.registration import spec_of
+from sensorium.server.admin import check_may_change
+from sensorium.server.model_routes import routing_of, status_of
+from sensorium.server.read import read_body
+from sensorium.server.record import record_of
+from sensorium.server.reply import error_response, json_response
+from sensorium.server.routes import Gateway, gateway_of, served_name
+from sensorium.server.waiting import wait_s
+from sensorium.settings import MIB
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+_MOST_BYTES = 4 * MIB  # a chat template may be among it
+_running: set[asyncio.Task[Any]] = set()
+
+
+def changing(handler: Handler) -> Handler:
+    """Let only those call `handler` who may change the server, and mark its errors in the serverless service's way."""
+
+    @functools.wraps(handler)
+    async def checked(request: Request) -> Response:
+        try:
+            check_may_change(request, gateway_of(request).settings)
+            return await handler(request)
+        except SensoriumError as error:
+            return error_response(error, outer={"status": "error"})
+
+    return checked
+
+
+@changing
+async def register(request: Request) -> Response:
+    """Register a model under an alias; it is loaded when it is asked for, or now (`preload`, or `?wait=1`).
+
+    Answers when the registration is kept and what can be checked is checked; with `preload` or `?wait=1`, when the
+    model is loaded. Registering the same again changes nothing (`exists`).
+    """
+    gateway = gateway_of(request)
+    body = parse_body(RegisterBody, await read_body(request, min(_MOST_BYTES, gateway.settings.max_body_bytes)))
+    spec = spec_of(body, trusted=gateway.settings.trust_engine_args)
+    record_of(request.scope).model = spec.alias
+    new, spec = await gateway.registrar.register(spec, replace=bool(body.replace))
+    asked = "wait" in request.query_params or "prefer" in request.headers
+    if wait_s(request) != 0 if asked else spec.preload:
+        try:
+            await _to_its_end(gateway.pool.load(spec.alias))
+        except SensoriumError as error:
+            error.message = f"Model {spec.alias} is registered. Failed to start instance: {error.message}"
+            raise
+    said = "registered successfully" if new else "already registered"
+    return json_response(
+        {
+            "status": "success" if new else "exists",
+            "message": f"Model {spec.alias} {said}",
+            "routing": routing_of(request, gateway, spec.alias),
+        }
+    )
+
+
+@changing
+async def remove(request: Request) -> Response:
+    """Forget a registered model: its running requests end, and its memory is free."""
+    gateway, alias = gateway_of(request), request.path_params["alias"]
+    record_of(request.scope).model = alias if gateway.registrar.spec(alias) else ""
+    await gateway.registrar.remove(alias)
+    return json_response({"status": "success", "message": f"Model {alias} unregistered"})
+
+
+@changing
+async def load(request: Request) -> Response:
+    """Load a model now; answers when it is ready, or with `?wait=0` at once (202)."""
+    gateway, name = gateway_of(request), _named(request)
+    task = _kept(gateway.pool.load(name))
+    if wait_s(request) == 0 and not await _soon(task):
+        return _told(gateway, name, "is being loaded", 202)
+    await asyncio.shield(task)
+    return _told(gateway, name, "is loaded")
+
+
+@changing
+async def unload(request: Request) -> Response:
+    """Give a model's memory back once its running requests have ended; the next request loads it again."""
+    gateway, name = gateway_of(request), _named(request)
+    task = _kept(gateway.pool.unload(name))
+    if wait_s(request) == 0 and not await _soon(task):
+        return _told(gateway, name, "is being unloaded", 202)
+    await asyncio.shield(task)
+    return _told(gateway, name, "is unloaded")
+
+
+def _named(request: Request) -> str:
+    """Return the name in the address."""
+    alias = request.path_params["alias"]
+    if not alias:
+        raise ModelNotFound("The address names no model: /v1/models/ALIAS/load.", param="alias")
+    name = record_of(request.scope).model = served_name(alias, gateway_of(request).pool)
+    return name
+
+
+def _told(gateway: Gateway, name: str, what: str, status: int = 200) -> Response:
+    model = status_body(status_of(gateway, name))
+    return json_response({"status": "success", "message": f"Model {name} {what}", "model": model}, status)
+
+
+def _kept(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Run something to its end, whatever becomes of the client who asked for it."""
+    task = asyncio.create_task(work)
+    _running.add(task)
+    task.add_done_callback(_done)
+    return task
+
+
+def _done(task: asyncio.Task[None]) -> None:
+    _running.discard(task)
+    if not task.cancelled():
+        task.exception()  # the model's status has it, if nobody waits any more
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    await asyncio.shield(_kept(work))
+
+
+async def _soon(task: asyncio.Task[None]) -> bool:
+    """Whether it is done after one moment, so that what is refused at once is told."""
+    await asyncio.wait([task], timeout=0.05)
+    return task.done()
