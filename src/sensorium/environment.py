@@ -21,6 +21,8 @@ VARIABLES = (
     Variable("SENSORIUM_API_KEY", ("VLLM_API_KEY",), "Key that requests must bring; of `serve`, `deploy` and `chat`."),
     Variable("SENSORIUM_ADMIN_KEY", (), "Key for registering, loading and removing models; of `serve` and `models`."),
     Variable("SENSORIUM_REGISTRY", (), "Where registered models are kept: a file, a database's URL, or none."),
+    Variable("SENSORIUM_MEMORY_BUDGET", (), "Memory that models may take together."),
+    Variable("SENSORIUM_DEVICE_MEMORY_BUDGET", (), "The same for the memory of each GPU."),
     Variable("SENSORIUM_MODELS", (), "models.toml: models to register at start."),
     Variable("SENSORIUM_URL", (), "`models`: the server to talk to."),
     Variable("SENSORIUM_HOST", (), "Address to listen on."),

@@ -82,7 +82,13 @@ class Postgres:
         who = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.getuid() == 0 else {}
         line = [str(self._bin / program), *arguments]
         done = subprocess.run(
-            line, cwd=self._data.parent, capture_output=True, text=True, timeout=60, check=False, **who  # type: ignore[call-overload]
+            line,
+            cwd=self._data.parent,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            **who,  # type: ignore[call-overload]
         )
         assert done.returncode == 0, f"{' '.join(line)}: {done.stdout}{done.stderr}"
 

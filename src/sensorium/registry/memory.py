@@ -15,6 +15,12 @@ _TAKEN = ("Pss_Anon:", "Pss_Shmem:", "SwapPss:")
 HOST = "host"
 
 
+def budgets(host: int | None = None, device: int | None = None) -> dict[str, int]:
+    """Return memory -> bytes that models may take together. `device`: of each accelerator; None: what is usual."""
+    devices = device_budgets()
+    return {HOST: host or host_budget(), **{name: device or usual for name, usual in devices.items()}}
+
+
 def host_budget() -> int:
     """Bytes of host memory that models may take together, where nothing else is said."""
     total = psutil.virtual_memory().total

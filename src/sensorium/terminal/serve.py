@@ -32,6 +32,7 @@ def serve(
             err=True,
         )
 
+    from sensorium.registry.memory import budgets
     from sensorium.registry.pool import Pool
     from sensorium.registry.store import Store
     from sensorium.server.run import run
@@ -52,6 +53,7 @@ def serve(
             on_demand=on_demand,
             on_progress=progress.show,
             idle_ttl_s=settings.idle_ttl_s,
+            budgets=budgets(settings.memory_budget, settings.device_memory_budget),
             measures=store,
         )
         return pool

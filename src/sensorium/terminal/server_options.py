@@ -62,6 +62,18 @@ _OPTIONS = (
         help="Unload registered models that nobody used for so long: 90, 10m, 2h, never.",
     ),
     click.option(
+        "--memory-budget",
+        type=Bytes(),
+        envvar=names("SENSORIUM_MEMORY_BUDGET"),
+        help="Memory that models may take together; idle ones leave for others. Default: four fifths of what there is.",
+    ),
+    click.option(
+        "--device-memory-budget",
+        type=Bytes(),
+        envvar=names("SENSORIUM_DEVICE_MEMORY_BUDGET"),
+        help="The same for each GPU's memory. Default: nine tenths.",
+    ),
+    click.option(
         "--trust-engine-args",
         is_flag=True,
         help="Registrations may carry options with which an engine runs code from elsewhere.",
@@ -123,6 +135,8 @@ def start(models: dict[str, EngineSettings], options: dict[str, Any], on_demand:
         registry=None if registry == NOWHERE else registry,
         models_file=options["models_file"],
         idle_ttl_s=options["idle_ttl"],
+        memory_budget=options["memory_budget"],
+        device_memory_budget=options["device_memory_budget"],
         trust_engine_args=options["trust_engine_args"],
         max_body_bytes=options["max_body_bytes"],
         max_queued=options["max_queued"],
