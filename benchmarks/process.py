@@ -67,6 +67,11 @@ class Running:
                 process.kill()
         self._process.wait()
 
+    @property
+    def pid(self) -> int:
+        """Of the program itself."""
+        return self._process.pid
+
     def alive(self) -> bool:
         """Whether the program itself still runs."""
         return self._process.poll() is None
