@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from sensorium.errors import ModelUnavailable
@@ -118,5 +119,23 @@ def test_workers_have_a_name_and_a_group_of_their_own() -> None:
             assert started.pid is not None
             assert Path(f"/proc/{started.pid}/comm").read_text().strip() == "sensorium-zygot"
             await handle.close()
+
+    asyncio.run(run())
+
+
+def test_a_worker_that_nobody_waits_for_any_more_ends_and_is_seen_to() -> None:
+    async def run() -> None:
+        async with launcher() as started:
+            kept = await WorkerHandle.load(started, EngineSettings("fake"))
+            for turn in range(20):
+                loading = asyncio.create_task(WorkerHandle.load(started, EngineSettings("slow:0.05")))
+                await asyncio.sleep(0.002 * turn)
+                loading.cancel()
+                await asyncio.gather(loading, return_exceptions=True)
+            ours = psutil.Process()
+            async with asyncio.timeout(10):
+                while {child.pid for child in ours.children()} - {started.pid, kept.child.pid}:
+                    await asyncio.sleep(0.02)
+            await kept.close()
 
     asyncio.run(run())

@@ -41,26 +41,26 @@ class Child:
 
     def _watch(self) -> None:
         loop = asyncio.get_running_loop()
-        if sys.platform == "linux":
-            try:
-                fd = os.pidfd_open(self.pid)
-            except ProcessLookupError:
-                self._reap()
-                return
 
-            def readable() -> None:
-                loop.remove_reader(fd)
-                os.close(fd)
-                self._reap()
+        def poll() -> None:
+            if not self._reap():
+                loop.call_later(_POLL_S, poll)
 
-            loop.add_reader(fd, readable)
-        else:
-
-            def poll() -> None:
-                if not self._reap():
-                    loop.call_later(_POLL_S, poll)
-
+        if sys.platform != "linux":
             loop.call_soon(poll)
+            return
+        try:
+            fd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            self._reap()
+            return
+
+        def readable() -> None:
+            loop.remove_reader(fd)
+            os.close(fd)
+            poll()  # one that ended within its first instants is handed on to us a moment later
+
+        loop.add_reader(fd, readable)
 
     def _reap(self) -> bool:
         try:

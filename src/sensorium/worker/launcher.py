@@ -77,6 +77,15 @@ class Launcher:
         Raises:
             ModelUnavailable: no worker could be started.
         """
+        # A caller may go while the zygote forks: the worker is there all the same, and somebody must see it end.
+        spawning = asyncio.get_running_loop().create_task(self._spawn())
+        try:
+            return await asyncio.shield(spawning)
+        except asyncio.CancelledError:
+            spawning.add_done_callback(_unwanted)
+            raise
+
+    async def _spawn(self) -> tuple[socket.socket, Child]:
         async with self._turn:
             for last_try in (False, True):
                 self.start()
@@ -123,7 +132,7 @@ class Launcher:
             *lines, pending = (pending + data).split(b"\n")
             for answer in map(json.loads, lines):
                 if answer["id"] != request_id:
-                    continue  # of a request whose caller was cancelled; that worker's socket is closed
+                    continue  # of one that was given up
                 if "error" in answer:
                     raise ModelUnavailable(
                         "No worker process could be started: the system has no room for another process."
@@ -138,6 +147,13 @@ class Launcher:
             self._zygote.kill()
             self._zygote.wait()
             self._zygote = None
+
+
+def _unwanted(spawning: asyncio.Task[tuple[socket.socket, Child]]) -> None:
+    if not spawning.cancelled() and spawning.exception() is None:
+        sock, child = spawning.result()
+        sock.close()
+        child.kill()
 
 
 def _environment() -> dict[str, str]:
