@@ -20,7 +20,7 @@ from sensorium.errors import (
     WorkerDied,
 )
 from sensorium.registry.spec import ModelSpec
-from sensorium.registry.status import Change, ModelStatus
+from sensorium.registry.status import Change, Fit, ModelStatus
 from sensorium.settings import MediaLimits
 from sensorium.types import (
     Adapter,
@@ -153,6 +153,7 @@ class FakePool:
         self.loading: dict[str, asyncio.Task[None]] = {}
         self.waiting = 0
         self.statuses = {name: ModelStatus(name, "ready", model=name) for name in models}
+        self.fits: dict[str, Fit] = {}
         self.told: list[asyncio.Queue[Change]] = []
         self.adapters: dict[str, Adapter] = {}
         self.leases = 0
@@ -239,6 +240,9 @@ class FakePool:
     def begin(self, name: str) -> None:
         """Load a model in the background."""
         if name not in self.loading:
+            self.change(
+                msgspec.structs.replace(self.statuses[name], state="loading", phase="reading weights", fraction=0.5)
+            )
             self.loading[name] = asyncio.create_task(self._load(name))
 
     async def load(self, name: str) -> None:
@@ -255,9 +259,6 @@ class FakePool:
                 self.waiting -= 1
 
     async def _load(self, name: str) -> None:
-        self.change(
-            msgspec.structs.replace(self.statuses[name], state="loading", phase="reading weights", fraction=0.5)
-        )
         await asyncio.sleep(self.load_s)
         del self.loading[name]
         self.outlooks.pop(name, None)
@@ -272,6 +273,10 @@ class FakePool:
         if name not in self.statuses:
             raise ModelNotFound(f"No {name}.")
         return self.statuses[name]
+
+    async def fit(self, name: str) -> Fit:
+        """Return what the test wants."""
+        return self.fits.get(name, Fit("fits", 1))
 
     def change(self, status: ModelStatus) -> None:
         """Tell everybody who listens."""
