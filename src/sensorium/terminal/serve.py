@@ -23,7 +23,8 @@ def serve(
         SensoriumError: it cannot start.
     """
     launcher = Launcher()
-    launcher.start()  # its imports take longer than everything below
+    if settings.cluster != "ray":
+        launcher.start()  # its imports take longer than everything below
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if settings.host not in _LOOPBACK and not settings.api_keys:
         click.echo(
@@ -37,9 +38,11 @@ def serve(
     from sensorium.registry.store import Store
     from sensorium.server.run import run
     from sensorium.terminal.banner import show_banner
+    from sensorium.terminal.cluster import cluster_spawner
     from sensorium.terminal.progress import LoadProgress
 
     store = None if settings.registry is None else Store(settings.registry)
+    cluster = cluster_spawner(settings, launcher)
     pool: Pool
     progress = LoadProgress(Console(stderr=True))
 
@@ -47,7 +50,7 @@ def serve(
         nonlocal pool
         pool = Pool(
             models,
-            launcher=launcher,
+            launcher=cluster or launcher,
             stalled_after_s=settings.stalled_after_s,
             keep_loaded=settings.preload,
             on_demand=on_demand,
@@ -60,12 +63,13 @@ def serve(
 
     def on_ready(url: str) -> None:
         progress.stop()
-        info = pool.info(pool.names()[0])
+        names = pool.names()
+        info = pool.info(names[0]) if names else None
         key = settings.api_keys[0] if settings.api_keys else None
-        show_banner(Console(), url, pool.names(), sees=info is not None and "image" in info.modalities, api_key=key)
+        show_banner(Console(), url, names, sees=info is not None and "image" in info.modalities, api_key=key)
 
     try:
         with progress:
-            return run(settings, make_pool, on_ready, store=store)
+            return run(settings, make_pool, on_ready, store=store, cluster=cluster)
     finally:
-        launcher.close()
+        (cluster or launcher).close()

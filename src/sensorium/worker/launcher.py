@@ -9,7 +9,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from sensorium.errors import ModelUnavailable
 from sensorium.settings import EngineSettings, Needs
@@ -21,6 +22,11 @@ PRELOAD = ("torch", "tokenizers", "safetensors.torch", "jinja2")
 
 _ANSWER_S = 120.0  # importing torch from a cold disk is slow
 _OPENMP = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+class ZygoteEnded(ModelUnavailable):
+    """The zygote ended while it was asked for a worker (503)."""
 
 
 class Launcher:
@@ -77,43 +83,55 @@ class Launcher:
         Raises:
             ModelUnavailable: no worker could be started.
         """
-        async with self._turn:
-            for last_try in (False, True):
-                self.start()
-                ours, theirs = socket.socketpair()
-                ours.setblocking(False)
-                try:
-                    with theirs:
-                        pid = await asyncio.wait_for(self._ask(theirs), _ANSWER_S)
-                    return ours, Child(pid)
-                except TimeoutError:
-                    ours.close()
-                    self._drop()
-                    raise ModelUnavailable(
-                        f"No worker process could be started: the zygote did not answer within {_ANSWER_S:g} s.",
-                    ) from None
-                except (OSError, EOFError) as error:
-                    ours.close()
-                    self._drop()
-                    if last_try:
-                        raise ModelUnavailable(
-                            "No worker process could be started: the zygote ended. Its own output on standard error "
-                            "says why.",
-                        ) from error
-                except BaseException:
-                    ours.close()
+        for last_try in (False, True):
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
+            try:
+                with theirs:
+                    return ours, await self.fork(theirs)
+            except ZygoteEnded:
+                ours.close()
+                if last_try:
                     raise
+            except BaseException:
+                ours.close()
+                raise
         raise AssertionError("unreachable")
+
+    async def fork(self, sock: socket.socket, variables: Mapping[str, str] = _NONE) -> Child:
+        """Fork a worker that serves `sock`, whose copy here is left to the caller.
+
+        Args:
+            sock: the worker's end of a stream socket, of this machine or from another.
+            variables: of the worker's environment, beside those of the zygote.
+
+        Raises:
+            ModelUnavailable: no worker could be started. After ZygoteEnded, `sock` may not be used again.
+        """
+        async with self._turn:
+            self.start()
+            try:
+                return Child(await asyncio.wait_for(self._ask(sock, variables), _ANSWER_S))
+            except TimeoutError:
+                self._drop()
+                raise ModelUnavailable(
+                    f"No worker process could be started: the zygote did not answer within {_ANSWER_S:g} s.",
+                ) from None
+            except (OSError, EOFError) as error:
+                self._drop()
+                raise ZygoteEnded(
+                    "No worker process could be started: the zygote ended. Its own output on standard error says why.",
+                ) from error
 
     def close(self) -> None:
         """End the zygote. Workers are not touched."""
         self._drop()
 
-    async def _ask(self, theirs: socket.socket) -> int:
+    async def _ask(self, theirs: socket.socket, variables: Mapping[str, str]) -> int:
         assert self._control is not None
         loop = asyncio.get_running_loop()
         request_id = str(next(self._ids))
-        line = json.dumps({"id": request_id}).encode() + b"\n"
+        line = json.dumps({"id": request_id, "variables": dict(variables)}).encode() + b"\n"
         socket.send_fds(self._control, [line], [theirs.fileno()])
         pending = b""
         while True:
