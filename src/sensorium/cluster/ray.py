@@ -36,6 +36,7 @@ LOCAL = "local"
 AUTO = "auto"
 _ROOM_S = 3.0  # how long Ray may look for room: its nodes report what is free a few times a second
 _START_S = 120.0
+_LEAST_CPU = 0.01  # Ray reserves something or nothing at all
 _NODE_LABEL = "ray.io/node-id"
 
 T = TypeVar("T")
@@ -162,6 +163,7 @@ class RaySpawner:
             if holder is not None:
                 return holder
         free, have = await self._call(lambda: (_available(), _resources()))
+        free = {name: free.get(name, 0.0) for name in have}  # Ray leaves out what is 0
         raise NoRoom(
             f"The Ray cluster has no room for the model {ask.name!r}, which takes {_wanted(ask)}. No node has "
             f"that free; in all {_shown(free)} are free of {_shown(have)}. Unload models, lower what the model "
@@ -281,7 +283,7 @@ def _reserve(ask: Ask, label: dict[str, str], wait_s: float) -> Holder | None:
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
     bundle = {"CPU": ask.num_cpus, "GPU": ask.num_gpus, "memory": float(ask.memory_bytes)}
-    bundle = {name: amount for name, amount in bundle.items() if amount} or {"CPU": 0.01}  # none may be empty
+    bundle = {name: amount for name, amount in bundle.items() if amount} or {"CPU": _LEAST_CPU}
     options: dict[str, Any] = {"bundle_label_selector": [label]} if label else {}
     group = placement_group([bundle], strategy="SPREAD", **options)
     try:
@@ -326,11 +328,11 @@ def _nodes() -> list[dict[str, Any]]:
 
 def _wanted(ask: Ask) -> str:
     amounts = {"CPU": ask.num_cpus, "GPU": ask.num_gpus, "memory": float(ask.memory_bytes)}
-    return _shown({name: amount for name, amount in amounts.items() if amount}) if any(amounts.values()) else "0.01 CPU"
+    return _shown({name: amount for name, amount in amounts.items() if amount} or {"CPU": _LEAST_CPU})
 
 
 def _shown(resources: dict[str, float]) -> str:
-    parts = [f"{resources.get(name, 0.0):g} {name}" for name in ("CPU", "GPU") if name == "CPU" or name in resources]
+    parts = [f"{resources[name]:g} {name}" for name in ("CPU", "GPU") if name in resources]
     if "memory" in resources:
         parts.append(f"{resources['memory'] / GIB:.1f} GiB memory")
     return ", ".join(parts)

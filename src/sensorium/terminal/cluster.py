@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from sensorium.cluster.nodes import Nodes
-from sensorium.cluster.spawner import ClusterSpawner
-from sensorium.cluster.token import key_of, read_or_make_token
 from sensorium.environment import names
 from sensorium.settings import Cluster, ServerSettings
-from sensorium.worker.launcher import Launcher
-from sensorium.worker.spawner import Spawner
+
+if TYPE_CHECKING:
+    from sensorium.cluster.spawner import ClusterSpawner
+    from sensorium.worker.launcher import Launcher
+    from sensorium.worker.spawner import Spawner
 
 CLUSTER_OPTIONS = (
     click.option(
@@ -50,6 +50,10 @@ def cluster_spawner(settings: ServerSettings, launcher: Launcher) -> ClusterSpaw
     """
     if settings.cluster == "none":
         return None
+    from sensorium.cluster.nodes import Nodes
+    from sensorium.cluster.spawner import ClusterSpawner
+    from sensorium.cluster.token import key_of, read_or_make_token
+
     key = key_of(settings.cluster_token or read_or_make_token())
     home: Spawner = launcher
     if settings.cluster == "ray":
