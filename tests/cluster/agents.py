@@ -83,6 +83,8 @@ class OneNode:
     def __init__(self, node: Node) -> None:
         self.node = node
 
+    elsewhere = True
+
     def start(self) -> None:
         pass
 

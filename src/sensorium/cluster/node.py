@@ -91,7 +91,7 @@ class Node:
             self.id,
             self.machine,
             sum(process.ask.num_cpus for process in self.processes),
-            sum(process.ask.memory_bytes for process in self.processes),
+            sum(process.ask.host_bytes for process in self.processes),
             tuple(gpus),
             sum(process.ask.name == name for process in self.processes),
         )

@@ -11,15 +11,22 @@ from sensorium.cluster.machine import Machine
 from sensorium.errors import NoRoom
 from sensorium.settings import GIB, EngineSettings, Needs
 
+_MOSTLY_FREE = 0.5  # of a GPU that is asked for as a whole: drivers and displays take some of it
+
 
 class Ask(msgspec.Struct, frozen=True):
     """What one worker takes of a machine."""
 
     name: str  # of the model
     num_cpus: float = 0.0
-    memory_bytes: int = 0  # of the host
+    memory_bytes: int = 0  # of the GPUs together where there are any, else of the host
     num_gpus: float = 0.0  # below 1: that share of the memory of one
     worker_id: str | None = None
+
+    @property
+    def host_bytes(self) -> int:
+        """What of the memory is the host's."""
+        return 0 if self.num_gpus else self.memory_bytes
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -92,7 +99,7 @@ def choose(ask: Ask, places: Sequence[Place]) -> list[Choice]:
 
 
 def _lacks(ask: Ask, place: Place) -> bool:
-    return ask.num_cpus > _free_cpus(place) + 1e-6 or ask.memory_bytes > _free_bytes(place)
+    return ask.num_cpus > _free_cpus(place) + 1e-6 or ask.host_bytes > _free_bytes(place)
 
 
 def _free_cpus(place: Place) -> float:
@@ -110,14 +117,15 @@ def _gpus(ask: Ask, place: Place) -> list[int] | None:
         return []
     shares = (*place.gpus, *[0.0] * len(place.machine.gpus))
     share = min(1.0, ask.num_gpus)
+    count = max(1, math.ceil(ask.num_gpus))
     fit = [
         index
         for index, gpu in enumerate(place.machine.gpus)
         if shares[index] + share <= 1.0 + 1e-6
-        and gpu.free_bytes >= (share if ask.num_gpus < 1 else 0.5) * gpu.total_bytes
+        and gpu.free_bytes >= (share if ask.num_gpus < 1 else _MOSTLY_FREE) * gpu.total_bytes
+        and gpu.free_bytes >= ask.memory_bytes / count
     ]
     fit.sort(key=lambda index: -place.machine.gpus[index].free_bytes)
-    count = max(1, math.ceil(ask.num_gpus))
     return fit[:count] if len(fit) >= count else None
 
 

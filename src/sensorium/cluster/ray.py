@@ -37,6 +37,7 @@ AUTO = "auto"
 _ROOM_S = 3.0  # how long Ray may look for room: its nodes report what is free a few times a second
 _START_S = 120.0
 _LEAST_CPU = 0.01  # Ray reserves something or nothing at all
+_STORE_BYTES = 80 << 20  # Ray's own minimum, and a little
 _NODE_LABEL = "ray.io/node-id"
 
 T = TypeVar("T")
@@ -56,6 +57,8 @@ class RaySpawner:
     Raises:
         ConfigurationError: Ray is not installed, or the cluster is not there.
     """
+
+    elsewhere = True
 
     def __init__(
         self,
@@ -136,7 +139,9 @@ class RaySpawner:
                     ray.init(address=AUTO, **always)
                     return
             if address in (AUTO, LOCAL):
-                ray.init(address=LOCAL, include_dashboard=False, **always, **more)
+                # Nothing of ours goes through its object store, which would take a third of the memory.
+                more = {"object_store_memory": _STORE_BYTES, "include_dashboard": False, **more}
+                ray.init(address=LOCAL, **always, **more)
             else:
                 socket.create_connection(tcp.address_of(address, "--ray-address"), tcp.CONNECT_S).close()
                 ray.init(address=address, **always)  # would try for minutes
@@ -165,7 +170,7 @@ class RaySpawner:
         free, have = await self._call(lambda: (_available(), _resources()))
         free = {name: free.get(name, 0.0) for name in have}  # Ray leaves out what is 0
         raise NoRoom(
-            f"The Ray cluster has no room for the model {ask.name!r}, which takes {_wanted(ask)}. No node has "
+            f"The Ray cluster has no room for the model {ask.name!r}, which takes {_shown(_bundle(ask))}. No node has "
             f"that free; in all {_shown(free)} are free of {_shown(have)}. Unload models, lower what the model "
             "needs, or add a node."
         )
@@ -282,8 +287,7 @@ def _reserve(ask: Ask, label: dict[str, str], wait_s: float) -> Holder | None:
     from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    bundle = {"CPU": ask.num_cpus, "GPU": ask.num_gpus, "memory": float(ask.memory_bytes)}
-    bundle = {name: amount for name, amount in bundle.items() if amount} or {"CPU": _LEAST_CPU}
+    bundle = _bundle(ask)
     options: dict[str, Any] = {"bundle_label_selector": [label]} if label else {}
     group = placement_group([bundle], strategy="SPREAD", **options)
     try:
@@ -326,9 +330,10 @@ def _nodes() -> list[dict[str, Any]]:
     return list(ray.nodes())
 
 
-def _wanted(ask: Ask) -> str:
-    amounts = {"CPU": ask.num_cpus, "GPU": ask.num_gpus, "memory": float(ask.memory_bytes)}
-    return _shown({name: amount for name, amount in amounts.items() if amount} or {"CPU": _LEAST_CPU})
+def _bundle(ask: Ask) -> dict[str, float]:
+    # What Ray calls memory is the host's; that of a GPU goes by shares.
+    amounts = {"CPU": ask.num_cpus, "GPU": ask.num_gpus, "memory": float(ask.host_bytes)}
+    return {name: amount for name, amount in amounts.items() if amount} or {"CPU": _LEAST_CPU}
 
 
 def _shown(resources: dict[str, float]) -> str:

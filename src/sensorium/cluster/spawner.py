@@ -33,6 +33,11 @@ class ClusterSpawner:
         self._here: list[tuple[Ask, Process]] = []
         self._gpus: tuple[machine.Gpu, ...] | None = None
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether workers may be placed on other machines, so that not only this one's memory counts."""
+        return self._home.elsewhere or bool(self.nodes.active)
+
     def start(self) -> None:
         """Start the zygote of this machine."""
         self._home.start()
@@ -110,7 +115,7 @@ class ClusterSpawner:
             HERE,
             machine.look(self._gpus),
             sum(ask.num_cpus for ask in asks),
-            sum(ask.memory_bytes for ask in asks),
+            sum(ask.host_bytes for ask in asks),
             (),
             sum(ask.name == name for ask in asks),
         )
