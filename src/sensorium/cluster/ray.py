@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from sensorium.cluster import tcp, token
 from sensorium.cluster.node import Node
-from sensorium.cluster.nodes import gpu_info
+from sensorium.cluster.nodes import HERE, gpu_info
 from sensorium.cluster.placement import Ask, ask_of
 from sensorium.cluster.remote_process import RemoteProcess
 from sensorium.errors import ConfigurationError, InvalidRequest, ModelUnavailable, NoRoom
@@ -153,8 +153,9 @@ class RaySpawner:
 
     async def _hold(self, ask: Ask, taken: list[str]) -> Holder:
         """Reserve what a worker takes: on a node without another worker of the model, or else on any."""
-        labels = [{_NODE_LABEL: ask.worker_id}] if ask.worker_id else [{}]
-        if taken and not ask.worker_id:
+        named = None if ask.worker_id == HERE else ask.worker_id
+        labels = [{_NODE_LABEL: named}] if named else [{}]
+        if taken and not named:
             labels.insert(0, {_NODE_LABEL: f"!in({','.join(sorted(set(taken)))})"})
         for number, label in enumerate(labels):
             last = number == len(labels) - 1

@@ -89,7 +89,7 @@ def create_app(
         redoc_url=None,
         middleware=[  # the first is the outermost
             Middleware(Telemetry, metrics=metrics),
-            Middleware(workers.Joining, nodes=cluster.nodes if cluster else None),
+            Middleware(workers.WorkerRoutes, nodes=cluster.nodes if cluster else None),
             Middleware(Auth, api_keys=settings.api_keys, admin_keys=settings.admin_keys),
             Middleware(Admission, gate=gate),
         ],

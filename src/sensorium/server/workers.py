@@ -27,7 +27,7 @@ MAX_BYTES = 64 * 1024
 _PREFIX = "/workers/"
 
 
-class Joining:
+class WorkerRoutes:
     """ASGI middleware: answers what workers send, and hands on everything else."""
 
     def __init__(self, app: ASGIApp, nodes: Nodes | None) -> None:
