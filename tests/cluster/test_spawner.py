@@ -36,7 +36,8 @@ async def spawner(agents: list[AgentProcess]) -> AsyncGenerator[ClusterSpawner, 
     made = ClusterSpawner(Launcher(FAKE, preload=()), Nodes(KEY, silent_after_s=2.0))
     made.start()
     try:
-        await asyncio.gather(*(made.nodes.register(there.worker_id, there.url) for there in agents))
+        for there in agents:
+            await made.nodes.register(there.worker_id, there.url)
         yield made
     finally:
         made.close()
@@ -128,6 +129,33 @@ def test_a_pool_keeps_its_replicas_when_a_machine_is_lost(agents: list[AgentProc
                 async with models.lease("m") as handle:
                     assert await answer(handle, request(f"b{number}", "hello")) == "hello"
             await until(lambda: len(nodes_of(models)) == 2, 20.0)  # nobody asked for it
+            await models.close(0)
+
+    run(test)
+
+
+def test_idle_models_leave_full_machines_for_others(agents: list[AgentProcess]) -> None:
+    async def test() -> None:
+        async with spawner(agents) as source:
+            cpus = source.nodes.active[0].machine.num_cpus
+            models = Pool({}, launcher=source)
+            for number in range(5):
+                settings = EngineSettings("fake", name=f"m{number}")
+                pinned = number == 0
+                models.add(ModelSpec(f"m{number}", settings, needs=Needs(num_cpus=cpus), pinned=pinned))
+            settings = EngineSettings("fake", name="big")
+            models.add(ModelSpec("big", settings, needs=Needs(num_cpus=cpus + 1)))
+            for number in (0, 1, 2, 3, 1, 4, 0):
+                async with models.lease(f"m{number}") as handle:
+                    assert await answer(handle, request("a", "hello")) == "hello"
+            loads = [models.status(f"m{number}").num_loads for number in range(5)]
+            assert loads == [1, 2, 1, 1, 1]
+            ready = {name for name in models.names() if models.status(name).state == "ready"}
+            assert ready == {"m0", "m1", "m4"}  # as many as there are machines
+            with pytest.raises(NoRoom, match=f"takes {cpus + 1:g} CPUs") as caught:
+                await models.load("big")
+            assert caught.value.code == "too_large"
+            assert {name for name in models.names() if models.status(name).state == "ready"} == ready
             await models.close(0)
 
     run(test)

@@ -11,6 +11,7 @@ from sensorium.cluster.machine import Machine
 from sensorium.errors import NoRoom
 from sensorium.settings import GIB, EngineSettings, Needs
 
+TOO_LARGE = "too_large"
 _MOSTLY_FREE = 0.5  # of a GPU that is asked for as a whole: drivers and displays take some of it
 
 
@@ -73,14 +74,15 @@ def choose(ask: Ask, places: Sequence[Place]) -> list[Choice]:
     of the GPU where one is asked for; the order of `places` decides the rest.
 
     Raises:
-        NoRoom: none has room; the message has the numbers.
+        NoRoom: none has room; the message has the numbers. Code TOO_LARGE: none would have if it were empty.
     """
     wanted = [place for place in places if ask.worker_id in (None, place.id)]
     if not wanted:
         known = ", ".join(repr(place.id) for place in places) or "none"
         raise NoRoom(
             f"The model {ask.name!r} is to run on the worker {ask.worker_id!r}, which is not here now. "
-            f"Here are: {known}."
+            f"Here are: {known}.",
+            code="worker_not_here",
         )
     found: list[tuple[tuple[float, ...], Choice]] = []
     for place in wanted:
@@ -93,9 +95,17 @@ def choose(ask: Ask, places: Sequence[Place]) -> list[Choice]:
         lines = "; ".join(f"{place.id}: {_describe(place)}" for place in wanted)
         raise NoRoom(
             f"No machine has room for the model {ask.name!r}, which takes {_describe_ask(ask)}. {lines}. "
-            "Unload models, lower max_model_len or gpu_memory_utilization, or add a worker."
+            "Unload models, lower max_model_len or gpu_memory_utilization, or add a worker.",
+            code=None if any(_could(ask, place.machine) for place in wanted) else TOO_LARGE,
         )
     return [choice for _, choice in sorted(found, key=lambda pair: pair[0])]
+
+
+def _could(ask: Ask, machine: Machine) -> bool:
+    """Whether a machine would have room if nothing else ran there."""
+    count = math.ceil(ask.num_gpus)
+    gpus = [gpu for gpu in machine.gpus if gpu.total_bytes >= ask.memory_bytes / max(1, count)]
+    return ask.num_cpus <= machine.num_cpus and ask.host_bytes <= machine.memory_bytes and len(gpus) >= count
 
 
 def _lacks(ask: Ask, place: Place) -> bool:

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from sensorium.cluster import tcp, token
 from sensorium.cluster.node import Node
 from sensorium.cluster.nodes import HERE, gpu_info
-from sensorium.cluster.placement import Ask, ask_of
+from sensorium.cluster.placement import TOO_LARGE, Ask, ask_of
 from sensorium.cluster.remote_process import RemoteProcess
 from sensorium.errors import ConfigurationError, InvalidRequest, ModelUnavailable, NoRoom
 from sensorium.settings import GIB, EngineSettings, Needs
@@ -168,12 +168,19 @@ class RaySpawner:
                 raise
             if holder is not None:
                 return holder
-        free, have = await self._call(lambda: (_available(), _resources()))
+        free, have, nodes = await self._call(lambda: (_available(), _resources(), _nodes()))
+        bundle = _bundle(ask)
+        could = any(
+            all(node["Resources"].get(name, 0.0) >= amount for name, amount in bundle.items())
+            for node in nodes
+            if node["Alive"] and (not named or node["NodeID"] == named)
+        )
         free = {name: free.get(name, 0.0) for name in have}  # Ray leaves out what is 0
         raise NoRoom(
-            f"The Ray cluster has no room for the model {ask.name!r}, which takes {_shown(_bundle(ask))}. No node has "
+            f"The Ray cluster has no room for the model {ask.name!r}, which takes {_shown(bundle)}. No node has "
             f"that free; in all {_shown(free)} are free of {_shown(have)}. Unload models, lower what the model "
-            "needs, or add a node."
+            "needs, or add a node.",
+            code=None if could else TOO_LARGE,
         )
 
     def _call(self, function: Callable[[], T]) -> asyncio.Future[T]:
