@@ -1,4 +1,4 @@
-"""A real Ray cluster of two raylets on this machine, of which one is killed in the middle of an answer."""
+"""A real Ray cluster of two raylets on this machine, one of which is killed in mid-answer: `make test-ray`."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_loading_that_fails_gives_the_resources_back(cluster: Cluster) -> None:
 
 GATEWAY = """
 import asyncio, json, sys
-from tests.cluster.test_ray import ONE_CPU, FAKE, RaySpawner, load
+from tests.cluster.real_ray import ONE_CPU, FAKE, RaySpawner, load
 
 async def main():
     source = RaySpawner(sys.argv[1], entry=FAKE, preload=())
