@@ -10,7 +10,7 @@ ARGS ?=
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-swift check fix families bench clean
+.PHONY: help serve test test-swift test-ray check fix families bench clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ test: $(STAMP) ## run the tests (some of them: make test ARGS="tests/registry -k
 
 test-swift: $(STAMP) $(SWIFT)/.installed ## run ms-swift 2.6.1's own client against the server (an environment of its own)
 	@PYTHONPATH=src SENSORIUM_PYTHON=$(abspath $(BIN)/python) $(SWIFT)/bin/python -m pytest tests/swift/real_client.py $(ARGS)
+
+test-ray: $(STAMP) ## run the tests that start Ray clusters on this machine and kill parts of them (over a minute)
+	@$(BIN)/python -m pytest tests/cluster/real_ray.py $(ARGS)
 
 check: $(STAMP) ## formatting, lint, types, tests
 	@$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""The command line: `sensorium serve`, `models`, `deploy`, `run`, `chat` and `merge-lora`.
+"""The command line: `sensorium serve`, `worker`, `models`, `deploy`, `run`, `chat` and `merge-lora`.
 
 Imports here are few on purpose: `sensorium --version` needs no torch, and `serve` starts its slow part first.
 """
@@ -30,6 +30,7 @@ from sensorium.terminal.options import (
 )
 from sensorium.terminal.server_options import PORT, served_names, server_options, start
 from sensorium.terminal.start_server import start_server
+from sensorium.terminal.worker import worker
 
 USAGE_ERROR = 2
 
@@ -48,12 +49,13 @@ def cli() -> None:
     default=False,
     help="MODEL is an adapter: merge it into its base, in a folder ADAPTER-merged, and serve that.",
 )
+@click.option("--no-model", is_flag=True, help="Start without a model: serve those that are registered.")
 @PORT
 @server_options
 @run_options
 @serve_options
 @foreign_options(VLLM)
-def serve(model: str | None, model_option: str | None, merge_lora: bool, **options: Any) -> int:
+def serve(model: str | None, model_option: str | None, merge_lora: bool, no_model: bool, **options: Any) -> int:
     """Serve MODEL over an OpenAI-compatible HTTP API.
 
     MODEL is a folder, a hub id such as Qwen/Qwen3-VL-2B-Instruct, or nothing: the small models that come with
@@ -65,7 +67,10 @@ def serve(model: str | None, model_option: str | None, merge_lora: bool, **optio
 
     if model and model_option and model != model_option:
         raise click.UsageError(f"two models are given: {model!r} and --model {model_option!r}.")
-    if options["models_file"] and not (model or model_option or options["served_names"]):
+    named = bool(model or model_option or options["served_names"])
+    if no_model and named:
+        raise click.UsageError("--no-model is given, and a model too.")
+    if no_model or (options["models_file"] and not named):
         engine_settings(BUNDLED, options)  # says which flags have no effect
         return start({}, options)
     chosen = model or model_option or BUNDLED
@@ -163,6 +168,7 @@ def merge_lora(adapter: str, base_model: str | None, output: str | None, **optio
 cli.add_command(models)
 cli.add_command(deploy)
 cli.add_command(start_server)
+cli.add_command(worker)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -13,6 +13,7 @@ import platformdirs
 
 Engine = Literal["auto", "native", "transformers", "vllm", "remote"]
 Hub = Literal["huggingface", "modelscope"]
+Cluster = Literal["none", "join", "ray"]
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -173,6 +174,9 @@ class ServerSettings(msgspec.Struct, frozen=True):
     idle_ttl_s: float = 300.0  # of registered models that say nothing else: unused for so long, they are unloaded
     trust_engine_args: bool = False  # registrations may carry options with which an engine runs code from elsewhere
     trust_request_chat_template: bool = False  # run templates that come with requests, in the sandbox
+    cluster: Cluster = "none"  # join: workers of other machines may join; ray: Ray places workers, and they may join
+    ray_address: str = "auto"  # host:port, auto or local
+    cluster_token: str | None = None  # what workers that join have to know; None: the one in home()
     media: MediaLimits = MediaLimits()
 
 

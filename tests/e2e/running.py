@@ -27,8 +27,9 @@ START_S = 120.0
 class Running:
     """A server that is ready, its base URL and its processes; `output` is what it printed, once it has ended."""
 
-    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+    def __init__(self, process: subprocess.Popen[str], port: int, home: Path) -> None:
         self.process = process
+        self.home = home
         self.output = ""
         self.url = f"http://127.0.0.1:{port}"
 
@@ -65,7 +66,7 @@ def serve(
     """Start the server, wait until it is ready, and end it by SIGTERM.
 
     Args:
-        command: a module and its first arguments.
+        command: a module or a program's file, and its first arguments.
         variables: of the environment, beside those of this process.
         port_option: how the port is told: an option, or a variable (a name without dashes).
         api_key: what the server asks for, if it was told one.
@@ -77,14 +78,15 @@ def serve(
     told = [f"{port_option}={port}"] if port_option.startswith("-") else []
     if not told:
         environment[port_option] = str(port)
+    module = [] if command[0].endswith(".py") else ["-m"]
     process = subprocess.Popen(
-        [sys.executable, "-m", *command, *arguments, *told],
+        [sys.executable, *module, *command, *arguments, *told],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=environment,
     )
-    running = Running(process, port)
+    running = Running(process, port, home)
     try:
         _wait(running, api_key)
         yield running

@@ -25,11 +25,13 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "media/child_process.py",
         "worker/",  # gateway and worker talk over one
         "server/",  # binds the port
+        "cluster/",  # gateway and node agents, at addresses that somebody with the cluster's token signed
+        "terminal/worker.py",  # binds the port
     ),
     "ssl": ("media/download.py",),
     "httpcore": ("media/download.py",),
     # Servers that the user named.
-    "httpx": ("registry/download.py", "registry/modelscope.py", "terminal/remote.py", "client/"),
+    "httpx": ("registry/download.py", "registry/modelscope.py", "terminal/remote.py", "client/", "cluster/join.py"),
     "huggingface_hub": ("registry/download.py", "registry/hub.py"),
     "urllib.request": (),
     "urllib3": (),

@@ -1,15 +1,19 @@
-"""Seed 000: pictures by URL and data URL, from curl and the openai client, for a Qwen3-VL registered as qwen-vl-2b."""
+"""Seed 000: services on Ray, a Qwen3-VL registered as qwen-vl-2b, pictures by URL and data URL from curl and openai."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from tests.e2e.running import Running, serve
-from tests.examples.test_examples import run
+from tests.examples.test_examples import EXAMPLES, run
 from tests.seeds.serving import make_model
 from tests.seeds.wire import Seen, encoded, parts, post, said
 
@@ -18,13 +22,29 @@ MODEL = "qwen-vl-2b"
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The services as the document starts them, but for port and address, and the model as it registers it."""
     folder = tmp_path_factory.mktemp("s000")
-    make_model(MODEL, folder / "model")
-    line = [str(folder / "model"), "--served-model-name", MODEL, "--max-model-len", "2048", "--dtype", "float32"]
-    with serve([*line, "--allow-private-media"], folder / "home") as started:
+    make_model(MODEL, folder / "Qwen3-VL-2B-Instruct")
+    services = (str(EXAMPLES / "start_ray_services.py"),)
+    variables = {"RAY_ADDRESS": "local", "RAY_TMPDIR": "/tmp"}
+    line = ["--host", "127.0.0.1", "--allow-private-media"]
+    with serve(line, folder / "home", services, variables) as started:
+        registered = httpx.post(
+            f"{started.url}/v1/models/register",
+            headers={"Content-Type": "application/json"},
+            content=REGISTRATION.replace("Qwen/Qwen3-VL-2B-Instruct", str(folder / "Qwen3-VL-2B-Instruct")),
+            timeout=240,
+        )
+        assert registered.json()["status"] == "success", registered.text
         yield started
 
 
+REGISTRATION = """{
+    "alias": "qwen-vl-2b",
+    "model_name": "Qwen/Qwen3-VL-2B-Instruct",
+    "max_model_len": 8192,
+    "gpu_memory_utilization": 0.5
+  }"""
 ONE_PICTURE = """{
   "model": "qwen-vl-2b",
   "messages": [{"role": "user", "content": [
@@ -49,6 +69,40 @@ TEXT_FIRST = """{
     {"type": "image_url", "image_url": {"url": "BASE/image1.jpg"}}
   ]}]
 }"""
+
+
+def test_rows_01_and_03_the_model_is_placed_by_ray(running: Running) -> None:
+    client = running.client()
+    client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hi"}], max_tokens=2)
+    (node,) = httpx.get(f"{running.url}/workers").json()["workers"]
+    assert node["worker_url"].startswith("ray://")
+    assert [one["alias"] for one in node["instances"].values()] == [MODEL]
+    assert MODEL in [model.id for model in client.models.list().data]
+
+
+def test_row_02_a_worker_joins_the_services(running: Running) -> None:
+    joined = subprocess.Popen(
+        [sys.executable, "-m", "sensorium.worker.service", "--worker-id", "worker-1"],
+        env={**os.environ, "MANAGER_URL": running.url, "WORKER_PORT": "0", "SENSORIUM_HOME": str(running.home)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def active() -> bool:
+        workers = httpx.get(f"{running.url}/workers").json()["workers"]
+        return any(row["worker_id"] == "worker-1" and row["status"] == "active" for row in workers)
+
+    try:
+        running.until("joining", active, 90)
+        body = json.loads(REGISTRATION) | {"alias": "there", "model_name": "tiny-vl", "worker_id": "worker-1"}
+        answer = httpx.post(f"{running.url}/v1/models/register", json=body, timeout=240).json()
+        assert answer["status"] == "success", answer
+        assert said(post(running, {"model": "there", "messages": [{"role": "user", "content": "Hello"}]}))
+        rows = {row["worker_id"]: row for row in httpx.get(f"{running.url}/workers").json()["workers"]}
+        assert [one["alias"] for one in rows["worker-1"]["instances"].values()] == ["there"]
+    finally:
+        joined.terminate()
+        assert joined.wait(20) == 0
 
 
 def test_row_04_text_alone(running: Running) -> None:

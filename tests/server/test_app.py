@@ -34,7 +34,7 @@ def all_routes() -> list[tuple[str, str]]:
 
 def test_every_route_and_method_asks_for_the_key() -> None:
     routes = all_routes()
-    assert len({path for _, path in routes}) == 22
+    assert len({path for _, path in routes}) == 23
     keys = {"none": {}, "wrong": {"Authorization": "Bearer nope"}, "basic": {"Authorization": "Basic one"}}
     good = [{"Authorization": "Bearer one"}, {"authorization": "bearer two"}]
     with served(ServerSettings(api_keys=("one", "two"))) as server, httpx.Client(base_url=server.url) as client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import click
 import pytest
 
 from sensorium.cli import _main, cli
@@ -22,6 +23,13 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return calls
 
 
+def every_command(group: click.Group) -> list[click.Command]:
+    found: list[click.Command] = []
+    for command in group.commands.values():
+        found += [command, *(every_command(command) if isinstance(command, click.Group) else [])]
+    return found
+
+
 def run(line: str) -> int:
     return _main(normalise(line.split()))
 
@@ -29,7 +37,7 @@ def run(line: str) -> int:
 def test_every_variable_is_read_by_an_option_under_all_its_names() -> None:
     read = {
         tuple(option.envvar if isinstance(option.envvar, list) else [option.envvar])
-        for command in cli.commands.values()
+        for command in every_command(cli)
         for option in command.params
         if option.envvar
     }

@@ -19,11 +19,12 @@ from sensorium.registry.prefetch import prefetch
 from sensorium.registry.room import Claim, Room
 from sensorium.registry.spec import ModelSpec
 from sensorium.registry.status import ReplicaStatus, State
-from sensorium.settings import EngineSettings
+from sensorium.settings import EngineSettings, Needs
 from sensorium.worker.handle import WorkerHandle
 from sensorium.worker.spawner import Spawner
 
 _WAITING = "waiting for memory"
+_LEAVE_S = 60.0  # how long idle workers may take to leave other machines
 
 
 @dataclass
@@ -105,7 +106,7 @@ class Running:
             needs = self._spec.needs
             if needs.memory_bytes is None and self._appraisal is not None and self._appraisal.estimate.known:
                 needs = msgspec.structs.replace(needs, memory_bytes=self._appraisal.estimate.least)
-            self.handle = await WorkerHandle.load(tools.spawner, settings, self._progress, needs)
+            self.handle = await self._start(settings, needs)
         except BaseException:
             self.release()
             raise
@@ -132,7 +133,8 @@ class Running:
         await self.handle.sleep()
         if self._claim is not None and self._appraisal is not None:
             kept = self._claim.holds.get(HOST, 0) + self._appraisal.estimate.weights
-            self._tools.room.correct(self._claim, {HOST: kept})
+            if self._claim.holds:
+                self._tools.room.correct(self._claim, {HOST: kept})
 
     async def wake(self, standing: Callable[[], Occupant], leave: Callable[[], None]) -> None:
         """Take the accelerator's memory again.
@@ -164,12 +166,14 @@ class Running:
             self._measured = True
             measured = Measured(host, max(0, device - cache), self.load_s or 0.0)
             self._tools.measures.remember(measure_key(self._spec.settings), measured)
+            if not claim.holds:
+                return  # it is on another machine, which looks itself
             # Pages of the cache count when they are first written; they are promised from now on.
             holds = {HOST: host + (0 if found.device else cache)}
             if found.device:
                 holds[found.device] = max(device, claim.holds.get(found.device, 0))
             self._tools.room.correct(claim, holds)
-        elif host > claim.holds[HOST]:
+        elif claim.holds and host > claim.holds[HOST]:
             self._tools.room.correct(claim, {**claim.holds, HOST: host})
 
     def status(self, state: State, in_flight: int) -> ReplicaStatus:
@@ -193,8 +197,9 @@ class Running:
         found = self._appraisal = await appraise(self._spec.settings, tools.room, tools.measures)
         if found.estimate.known:
             self.needed_bytes = found.least[found.pool]
-        if tools.spawner.elsewhere:
-            return  # other machines count for themselves
+        if tools.spawner.elsewhere:  # other machines count for themselves
+            self._claim = tools.room.stand(self._spec.alias, standing, leave)
+            return
         try:
             self._claim = await tools.room.take(
                 self._spec.alias, found.least, found.most, standing, leave, forced=forced
@@ -202,6 +207,19 @@ class Running:
         except NoRoom as error:
             lower = advice(found.estimate, tools.room.budgets.get(found.pool, 0) - found.extra)
             raise NoRoom(f"{error.message} {lower}".rstrip(), retry_after_s=error.retry_after_s) from None
+
+    async def _start(self, settings: EngineSettings, needs: Needs) -> WorkerHandle:
+        """Start the worker. Where other machines have no room for it now, idle workers leave them first."""
+        deadline = time.monotonic() + _LEAVE_S
+        while True:
+            try:
+                return await WorkerHandle.load(self._tools.spawner, settings, self._progress, needs)
+            except NoRoom as error:
+                if error.code != NoRoom.default_code or time.monotonic() > deadline:
+                    raise  # it fits nowhere, whoever leaves
+                if not (self._tools.spawner.elsewhere and await self._tools.room.make_one_leave()):
+                    raise
+            self._progress(_WAITING, 0.0)
 
     def _granted(self, settings: EngineSettings) -> EngineSettings:
         """Return the settings with the KV cache and the device that were set aside."""

@@ -111,6 +111,23 @@ class Room:
         self._stretch(claim, most)
         return claim
 
+    def stand(self, owner: str, standing: Callable[[], Occupant], leave: Callable[[], None]) -> Claim:
+        """Note a worker that takes no memory of this machine, but may be asked to leave another (`make_one_leave`)."""
+        claim = Claim(owner, {}, standing, leave, granted=True)
+        self._claims.append(claim)
+        return claim
+
+    async def make_one_leave(self) -> bool:
+        """Let the longest unused of the idle workers on other machines go, and wait a moment; False: none may go."""
+        found = [(claim, _occupant(claim)) for claim in self._claims if not claim.holds and claim.granted]
+        if not any(occupant.leaving for _, occupant in found):
+            idle = [pair for pair in found if not pair[1].in_flight and not pair[1].pinned]
+            if not idle:
+                return False
+            max(idle, key=lambda pair: pair[1].used_s)[0].leave()
+        await self._change()
+        return True
+
     def correct(self, claim: Claim, holds: Mapping[str, int]) -> None:
         """Set aside what a worker was measured to take instead of what was expected."""
         if claim.holds != holds:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sensorium import __version__, way
+from sensorium.cluster.spawner import ClusterSpawner
 from sensorium.errors import SensoriumError, TooLarge
 from sensorium.protocol.adapters import LoadAdapterBody, UnloadAdapterBody
 from sensorium.protocol.chat import ChatBody
@@ -19,7 +20,7 @@ from sensorium.protocol.rtp import RawBody
 from sensorium.protocol.tokens import DetokenizeBody, TokenizeBody
 from sensorium.registry.interface import Pool
 from sensorium.registry.registrar import Registrar
-from sensorium.server import adapters, model_events, model_routes, registry_routes, routes, rtp_routes
+from sensorium.server import adapters, model_events, model_routes, registry_routes, routes, rtp_routes, workers
 from sensorium.server.auth import Auth
 from sensorium.server.docs import docs, request_body, write_openapi
 from sensorium.server.gate import Admission, Gate
@@ -47,6 +48,7 @@ ROUTES = (
     ("POST", "/v1/unload_lora_adapter", adapters.unload_adapter, UnloadAdapterBody),
     ("POST", "/tokenize", routes.tokenize, TokenizeBody),
     ("POST", "/detokenize", routes.detokenize, DetokenizeBody),
+    ("GET", "/workers", workers.workers, None),
     ("GET", "/health", routes.health, None),
     ("GET", "/ping", routes.health, None),
     ("GET", "/ready", routes.ready, None),
@@ -62,13 +64,18 @@ BODIES: list[type[pydantic.BaseModel]] = [
 
 
 def create_app(
-    pool: Pool, settings: ServerSettings, fetch: way.Fetch | None = None, registrar: Registrar | None = None
+    pool: Pool,
+    settings: ServerSettings,
+    fetch: way.Fetch | None = None,
+    registrar: Registrar | None = None,
+    cluster: ClusterSpawner | None = None,
 ) -> FastAPI:
     """Return the gateway over `pool`.
 
     Args:
         fetch: gets media's bytes; the default is `sensorium.media.fetch`.
         registrar: registers models; the default keeps nothing.
+        cluster: where the pool's workers come from; None: from this machine, and nobody may join.
     """
     if fetch is None:
         from sensorium.media.fetch import fetch_media
@@ -82,6 +89,7 @@ def create_app(
         redoc_url=None,
         middleware=[  # the first is the outermost
             Middleware(Telemetry, metrics=metrics),
+            Middleware(workers.WorkerRoutes, nodes=cluster.nodes if cluster else None),
             Middleware(Auth, api_keys=settings.api_keys, admin_keys=settings.admin_keys),
             Middleware(Admission, gate=gate),
         ],
@@ -91,6 +99,7 @@ def create_app(
             ClientGone: _gone,
         },
     )
+    app.state.cluster = cluster
     app.state.gateway = routes.Gateway(
         pool, settings, fetch, gate, metrics, registrar or Registrar(pool, media=settings.media)
     )

@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from sensorium import way
+from sensorium.cluster.spawner import ClusterSpawner
 from sensorium.errors import ConfigurationError, ModelUnavailable, SensoriumError
 from sensorium.registry.interface import Pool
 from sensorium.registry.models_file import read_models
@@ -46,13 +47,14 @@ def run(
     on_ready: Callable[[str], None] | None = None,
     fetch: way.Fetch | None = None,
     store: Store | None = None,
+    cluster: ClusterSpawner | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code.
 
     `pool_factory` is called in the running event loop. `on_ready` gets the server's URL, once the only model is
     loaded (`settings.preload`) and requests are answered. A signal turns readiness off, refuses new requests, lets
     running ones finish for up to `settings.grace_s`, and closes the pool; a second one does not wait. `store` is where
-    registered models are kept.
+    registered models are kept, `cluster` where the pool's workers come from, if not only from this machine.
 
     Raises:
         ConfigurationError: the address cannot be listened on, models.toml is wrong, or the registry that was asked for
@@ -61,7 +63,7 @@ def run(
     models = read_models(settings.models_file, trusted=settings.trust_engine_args) if settings.models_file else []
     listener = listen(settings.host, settings.port)
     with contextlib.closing(listener), asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_serve(settings, pool_factory, listener, on_ready, fetch, store, models))
+        return runner.run(_serve(settings, pool_factory, listener, on_ready, fetch, store, models, cluster))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -88,6 +90,7 @@ async def _serve(
     fetch: way.Fetch | None,
     store: Store | None,
     models: list[ModelSpec],
+    cluster: ClusterSpawner | None,
 ) -> int:
     pool = pool_factory()
     registrar = Registrar(pool, store, settings.media)
@@ -99,7 +102,7 @@ async def _serve(
         await registrar.close()
         await pool.close(POOL_CLOSE_S)
         raise
-    app = create_app(pool, settings, fetch, registrar)
+    app = create_app(pool, settings, fetch, registrar, cluster)
     gateway: Gateway = app.state.gateway
     gateway.loading = settings.preload
     server = DrainingServer(uvicorn_config(app))

@@ -42,6 +42,7 @@ _COMMANDS = (
     ("start-server", "python -m sensorium.start_server"),
     ("run", "sensorium run"),
     ("chat", "sensorium chat"),
+    ("worker", "sensorium worker, python -m sensorium.worker.service"),
 )
 
 
@@ -50,10 +51,10 @@ def reference() -> str:
     shared = {flag for flag, *_ in _flags("serve")}
     sections = [_HEAD]
     for name, title in _COMMANDS:
-        rows = [row for row in _flags(name) if name == "serve" or row[0] not in shared]
+        rows = [row for row in _flags(name) if name in ("serve", "worker") or row[0] not in shared]
         more = (
             ""
-            if name == "serve"
+            if name in ("serve", "worker")
             else "\nAll of `sensorium serve` too.\n"
             if name in ("deploy", "start-server")
             else ("\nOf `sensorium serve`, also those about the model.\n")

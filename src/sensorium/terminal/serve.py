@@ -23,7 +23,8 @@ def serve(
         SensoriumError: it cannot start.
     """
     launcher = Launcher()
-    launcher.start()  # its imports take longer than everything below
+    if settings.cluster != "ray":
+        launcher.start()  # its imports take longer than everything below
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if settings.host not in _LOOPBACK and not settings.api_keys:
         click.echo(
@@ -37,9 +38,11 @@ def serve(
     from sensorium.registry.store import Store
     from sensorium.server.run import run
     from sensorium.terminal.banner import show_banner
+    from sensorium.terminal.cluster import cluster_spawner
     from sensorium.terminal.progress import LoadProgress
 
     store = None if settings.registry is None else Store(settings.registry)
+    cluster = cluster_spawner(settings, launcher)
     pool: Pool
     progress = LoadProgress(Console(stderr=True))
 
@@ -47,7 +50,7 @@ def serve(
         nonlocal pool
         pool = Pool(
             models,
-            launcher=launcher,
+            launcher=cluster or launcher,
             stalled_after_s=settings.stalled_after_s,
             keep_loaded=settings.preload,
             on_demand=on_demand,
@@ -67,6 +70,6 @@ def serve(
 
     try:
         with progress:
-            return run(settings, make_pool, on_ready, store=store)
+            return run(settings, make_pool, on_ready, store=store, cluster=cluster)
     finally:
-        launcher.close()
+        (cluster or launcher).close()

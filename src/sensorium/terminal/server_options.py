@@ -11,6 +11,7 @@ import click
 from sensorium.environment import names
 from sensorium.registry.store import NOWHERE, default_location
 from sensorium.settings import EngineSettings, ServerSettings
+from sensorium.terminal.cluster import CLUSTER_OPTIONS, cluster_of
 from sensorium.terminal.options import media_limits, yes_or_no
 from sensorium.terminal.values import Bytes, IdleTtl, Seconds
 
@@ -78,6 +79,7 @@ _OPTIONS = (
         is_flag=True,
         help="Registrations may carry options with which an engine runs code from elsewhere.",
     ),
+    *CLUSTER_OPTIONS,
     click.option("--served-model-name", "served_names", multiple=True, help="Names in requests; default: MODEL."),
     click.option("--max-body-bytes", type=Bytes(), default=_SERVER.max_body_bytes, help="Largest request."),
     click.option("--max-queued", type=click.IntRange(min=1), default=_SERVER.max_queued, help="Requests at once."),
@@ -146,6 +148,9 @@ def start(models: dict[str, EngineSettings], options: dict[str, Any], on_demand:
         lora_root=options["allowed_lora_path"],
         lora_anywhere=bool(yes_or_no("VLLM_ALLOW_RUNTIME_LORA_UPDATING")),
         stalled_after_s=options["engine_timeout"],
+        cluster=cluster_of(options),
+        ray_address=options["ray_address"],
+        cluster_token=options["cluster_token"],
         media=media_limits(options),
     )
     return serve(models, settings, options["log_level"], on_demand)

@@ -9,7 +9,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from sensorium.errors import ModelUnavailable
 from sensorium.settings import EngineSettings, Needs
@@ -21,6 +22,11 @@ PRELOAD = ("torch", "tokenizers", "safetensors.torch", "jinja2")
 
 _ANSWER_S = 120.0  # importing torch from a cold disk is slow
 _OPENMP = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+class ZygoteEnded(ModelUnavailable):
+    """The zygote ended while it was asked for a worker (503)."""
 
 
 class Launcher:
@@ -77,52 +83,66 @@ class Launcher:
         Raises:
             ModelUnavailable: no worker could be started.
         """
-        # A caller may go while the zygote forks: the worker is there all the same, and somebody must see it end.
-        spawning = asyncio.get_running_loop().create_task(self._spawn())
+        for last_try in (False, True):
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
+            try:
+                with theirs:
+                    return ours, await self.fork(theirs)
+            except ZygoteEnded:
+                ours.close()
+                if last_try:
+                    raise
+            except BaseException:
+                ours.close()
+                raise
+        raise AssertionError("unreachable")
+
+    async def fork(self, sock: socket.socket, variables: Mapping[str, str] = _NONE) -> Child:
+        """Fork a worker that serves `sock`, whose copy here is left to the caller.
+
+        Args:
+            sock: the worker's end of a stream socket, of this machine or from another.
+            variables: of the worker's environment, beside those of the zygote.
+
+        Raises:
+            ModelUnavailable: no worker could be started. After ZygoteEnded, `sock` may not be used again.
+        """
+        # The caller may go while the zygote forks: the worker is there all the same, and somebody must see it end.
+        forking = asyncio.get_running_loop().create_task(self._fork(sock.dup(), variables))
         try:
-            return await asyncio.shield(spawning)
+            return await asyncio.shield(forking)
         except asyncio.CancelledError:
-            spawning.add_done_callback(_unwanted)
+            forking.add_done_callback(_unwanted)
             raise
 
-    async def _spawn(self) -> tuple[socket.socket, Child]:
-        async with self._turn:
-            for last_try in (False, True):
+    async def _fork(self, sock: socket.socket, variables: Mapping[str, str]) -> Child:
+        with sock:
+            async with self._turn:
                 self.start()
-                ours, theirs = socket.socketpair()
-                ours.setblocking(False)
                 try:
-                    with theirs:
-                        pid = await asyncio.wait_for(self._ask(theirs), _ANSWER_S)
-                    return ours, Child(pid)
+                    return Child(await asyncio.wait_for(self._ask(sock, variables), _ANSWER_S))
                 except TimeoutError:
-                    ours.close()
                     self._drop()
                     raise ModelUnavailable(
                         f"No worker process could be started: the zygote did not answer within {_ANSWER_S:g} s.",
                     ) from None
                 except (OSError, EOFError) as error:
-                    ours.close()
                     self._drop()
-                    if last_try:
-                        raise ModelUnavailable(
-                            "No worker process could be started: the zygote ended. Its own output on standard error "
-                            "says why.",
-                        ) from error
-                except BaseException:
-                    ours.close()
-                    raise
-        raise AssertionError("unreachable")
+                    raise ZygoteEnded(
+                        "No worker process could be started: the zygote ended. Its own output on standard error says "
+                        "why.",
+                    ) from error
 
     def close(self) -> None:
         """End the zygote. Workers are not touched."""
         self._drop()
 
-    async def _ask(self, theirs: socket.socket) -> int:
+    async def _ask(self, theirs: socket.socket, variables: Mapping[str, str]) -> int:
         assert self._control is not None
         loop = asyncio.get_running_loop()
         request_id = str(next(self._ids))
-        line = json.dumps({"id": request_id}).encode() + b"\n"
+        line = json.dumps({"id": request_id, "variables": dict(variables)}).encode() + b"\n"
         socket.send_fds(self._control, [line], [theirs.fileno()])
         pending = b""
         while True:
@@ -149,11 +169,9 @@ class Launcher:
             self._zygote = None
 
 
-def _unwanted(spawning: asyncio.Task[tuple[socket.socket, Child]]) -> None:
-    if not spawning.cancelled() and spawning.exception() is None:
-        sock, child = spawning.result()
-        sock.close()
-        child.kill()
+def _unwanted(forking: asyncio.Task[Child]) -> None:
+    if not forking.cancelled() and forking.exception() is None:
+        forking.result().kill()
 
 
 def _environment() -> dict[str, str]:

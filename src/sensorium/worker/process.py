@@ -117,7 +117,7 @@ def main(sock: socket.socket, load: Loader) -> int:
     except BrokenFrame:
         log.exception("the gateway sent something that is not a frame")
         return EXIT_CRASHED
-    except ConnectionError:
+    except OSError:  # the gateway is gone, or, over TCP, its machine
         pass
     worker.close()
     return 0

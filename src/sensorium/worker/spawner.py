@@ -43,7 +43,8 @@ class Spawner(Protocol):
         elsewhere: workers run on machines that count their memory themselves.
     """
 
-    elsewhere: bool
+    @property
+    def elsewhere(self) -> bool: ...
 
     def start(self) -> None:
         """Make ready what makes `spawn` quick; returns at once."""

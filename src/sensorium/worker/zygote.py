@@ -51,12 +51,16 @@ def main(arguments: list[str]) -> int:
         sockets.extend(fds)
         *lines, pending = (pending + data).split(b"\n")
         for line in lines:
-            _fork(control, sockets.popleft(), str(json.loads(line)["id"]), entry, gateway)
+            request = json.loads(line)
+            _fork(control, sockets.popleft(), str(request["id"]), request["variables"], entry, gateway)
 
 
-def _fork(control: socket.socket, fd: int, request_id: str, entry: str, gateway: int) -> None:
+def _fork(
+    control: socket.socket, fd: int, request_id: str, variables: dict[str, str], entry: str, gateway: int
+) -> None:
     middle = os.fork()
     if middle == 0:
+        os.environ.update(variables)  # read by CUDA when it is first used, which it has not been
         _middle(control, fd, request_id, entry, gateway)
     os.close(fd)
     _, status = os.waitpid(middle, 0)
