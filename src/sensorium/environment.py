@@ -28,6 +28,7 @@ VARIABLES = (
     Variable("SENSORIUM_HOST", (), "Address to listen on."),
     Variable("SENSORIUM_PORT", (), "Port to listen on."),
     Variable("SENSORIUM_LOG_LEVEL", ("VLLM_LOGGING_LEVEL",), "debug, info, warning or error."),
+    Variable("SENSORIUM_VLLM_PYTHON", (), "The Python interpreter that has vLLM, for models with `--engine vllm`."),
     Variable("SENSORIUM_HUB", (), "huggingface or modelscope: where hub ids are looked up."),
     Variable("SENSORIUM_IMAGE_FETCH_TIMEOUT", ("VLLM_IMAGE_FETCH_TIMEOUT",), "Seconds to fetch a picture in."),
     Variable("SENSORIUM_VIDEO_FETCH_TIMEOUT", ("VLLM_VIDEO_FETCH_TIMEOUT",), "Seconds to fetch a video in."),
