@@ -64,6 +64,8 @@ def serve(model: str | None, model_option: str | None, merge_lora: bool, **optio
 
     if model and model_option and model != model_option:
         raise click.UsageError(f"two models are given: {model!r} and --model {model_option!r}.")
+    if options["engine"] == "remote" and not (model or model_option):
+        raise click.UsageError("--engine remote needs MODEL: the model's name at --base-url.")
     chosen = model or model_option or BUNDLED
     if merge_lora:
         chosen = merged_model(chosen, None, options["revision"], chosen_hub(options))

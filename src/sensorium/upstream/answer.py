@@ -18,6 +18,7 @@ from sensorium.types import (
     Started,
     TokenLogprob,
 )
+from sensorium.upstream.failures import LOST
 
 # What stands for OpenAI's other reasons: the text ends there, and `stop_reason` says which it was.
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "abort"}
@@ -71,7 +72,9 @@ class Answer:
             UpstreamFailed: the answer is not complete.
         """
         if self._open or self._last is None:
-            raise UpstreamFailed(f"{self._who} ended before the answer was finished. Send the request again.")
+            raise UpstreamFailed(
+                f"{self._who} ended before the answer was finished. Send the request again.", code=LOST
+            )
         prompt = _count(self._usage, "prompt_tokens")
         details = self._usage.get("prompt_tokens_details")
         last = msgspec.structs.replace(

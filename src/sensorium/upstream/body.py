@@ -11,6 +11,7 @@ from sensorium.upstream.dialect import Dialect
 from sensorium.upstream.media import part_of
 
 CHAT, TEXT = "chat/completions", "completions"
+_MOST = (1 << 31) - 1
 _NEUTRAL = SamplingParams()
 _OPENAI = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed")
 _MORE = (
@@ -54,12 +55,9 @@ def generation_body(request: Request, model: str, dialect: Dialect, engine: str,
     if sampling.max_tokens is not None:
         fields[dialect.max_tokens if chat else "max_tokens"] = sampling.max_tokens
     elif not chat:  # left out it would be 16
-        if dialect.explicit and not dialect.clamps:
-            fields["max_tokens"] = None
-        elif dialect.clamps and dialect.explicit:
-            fields["max_tokens"] = (1 << 31) - 1
-        else:
-            raise refused("max_tokens", "null", dialect, engine)
+        if not dialect.tokenizes:
+            raise refused("max_tokens", "null with a raw prompt", dialect, engine)
+        fields["max_tokens"] = _MOST  # it then says that this is too much, or takes what the context leaves
     if sampling.logprobs is not None:
         fields |= {"logprobs": True, "top_logprobs": sampling.logprobs} if chat else {"logprobs": sampling.logprobs}
     if not sampling.detokenize and not dialect.token_ids:
@@ -112,7 +110,7 @@ def prompt_body(request: Request, model: str, dialect: Dialect, engine: str) -> 
     if request.mm_processor_kwargs:
         if not dialect.processor_kwargs:
             name = f"mm_processor_kwargs.{next(iter(request.mm_processor_kwargs))}"
-            raise refused(name, "of a request (the server's --mm-processor-kwargs are fine)", dialect, engine)
+            raise refused(name, "in a request (the server's --mm-processor-kwargs are fine)", dialect, engine)
         body.fields["mm_processor_kwargs"] = request.mm_processor_kwargs
     if request.cache_salt and dialect.templates:
         body.fields["cache_salt"] = request.cache_salt

@@ -13,11 +13,10 @@ from typing import Any, TypeVar
 import httpx
 
 from sensorium.errors import SensoriumError, UpstreamFailed
-from sensorium.upstream.failures import failure, stream_failure
+from sensorium.upstream.failures import LOST, TIMED_OUT, UNREACHABLE, failure, stream_failure
 
 T = TypeVar("T")
 
-LOST, UNREACHABLE = "upstream_lost", "upstream_unreachable"
 _CONNECT_S = 10.0
 _MOST_ERROR_BYTES = 1 << 16
 _MOST_LINE = 32 << 20
@@ -162,7 +161,7 @@ class Client:
             return UpstreamFailed(f"{self.who} cannot be reached.", code=UNREACHABLE)
         if isinstance(error, httpx.TimeoutException):
             seconds = timeout_s or self._timeout_s or 0.0
-            return UpstreamFailed(f"{self.who} said nothing for {seconds:g} s.", code="upstream_timeout")
+            return UpstreamFailed(f"{self.who} said nothing for {seconds:g} s.", code=TIMED_OUT)
         return UpstreamFailed(f"The connection to {self.who} broke off. Send the request again.", code=LOST)
 
 

@@ -15,6 +15,8 @@ from sensorium.errors import (
     UpstreamFailed,
 )
 
+# Codes of errors, by which they are told apart here and by clients.
+LOST, UNREACHABLE, TIMED_OUT = "upstream_lost", "upstream_unreachable", "upstream_timeout"
 KEY_REFUSED, NO_MODEL = "upstream_refuses_key", "upstream_has_no_such_model"
 
 _LONGEST = 2000

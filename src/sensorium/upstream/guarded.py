@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import psutil
+
 _GUARDIAN = Path(__file__).with_name("guardian.py")
 _SOCKET_BYTES = 100  # of a Unix socket's path the kernel takes 107
 
@@ -35,6 +37,7 @@ class Guarded:
         self._guardian: subprocess.Popen[bytes] | None = None
         self._lifeline = -1
         self._closing = False
+        self._seen: list[psutil.Process] = []
 
     def start(
         self,
@@ -48,7 +51,7 @@ class Guarded:
         Args:
             command: its first entry is a path.
             on_line: called with each line of its output, from a thread.
-            on_end: called once, from the same thread, when it has ended by itself: "was killed by signal 9".
+            on_end: called once, from a thread, when it has ended by itself: "was killed by signal 9".
         """
         lifeline, self._lifeline = os.pipe()
         status, told = os.pipe()
@@ -82,26 +85,41 @@ class Guarded:
         with contextlib.suppress(subprocess.TimeoutExpired):  # then it goes on without us
             self._guardian.wait(timeout_s)
 
+    def processes(self) -> list[psutil.Process]:
+        """Return the program and all that it started, as far as they run."""
+        try:
+            program = psutil.Process(self.pid) if self.pid is not None else None
+            self._seen = [program, *program.children(recursive=True)] if program is not None else []
+        except psutil.Error:
+            return []
+        return self._seen
+
     def _read(self, status: int, on_line: Callable[[str], None], on_end: Callable[[str], None]) -> None:
         assert self._guardian is not None
         assert self._guardian.stdout is not None
         with os.fdopen(status) as told:
             self.pid = int(told.readline().removeprefix("pid ") or 0) or None
-            threading.Thread(target=self._follow, name="guardian", daemon=True).start()
+            threading.Thread(target=self._follow, args=(on_end,), name="guardian", daemon=True).start()
             with self._guardian.stdout as output:
                 for line in output:
                     on_line(line.decode("utf-8", "replace").rstrip())
             last = told.read().split()
-        if not self._closing:
-            self._guardian.wait()
-            on_end(_how(int(last[1])) if last[:1] == ["ended"] else "lost its guardian")
+        if last[:1] == ["ended"] and not self._closing:
+            on_end(_how(int(last[1])))
 
-    def _follow(self) -> None:
-        """Should the guardian itself be killed, end what it can no longer end: the program's group."""
+    def _follow(self, on_end: Callable[[str], None]) -> None:
+        """Should the guardian itself be killed, end what it can no longer end."""
         assert self._guardian is not None
-        if self._guardian.wait() < 0 and self.pid is not None:
+        if self._guardian.wait() >= 0 or self._closing:
+            return
+        if self.pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
+        for process in self._seen:  # psutil never signals a stranger with a reused id
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        on_end("lost its guardian")
 
 
 def _how(code: int) -> str:

@@ -20,7 +20,7 @@ from sensorium.errors import (
 )
 from sensorium.types import Adapter, Event, MediaUse, ModelInfo, Request, Started
 from sensorium.upstream.answer import Answer
-from sensorium.upstream.body import Body, copied, generation_body, prompt_body, refused
+from sensorium.upstream.body import TEXT, Body, copied, generation_body, prompt_body, refused
 from sensorium.upstream.check import MediaCheck
 from sensorium.upstream.client import Client
 from sensorium.upstream.dialect import Dialect
@@ -174,8 +174,11 @@ class UpstreamModel:
                 # Nothing was generated. Other engines take what the context leaves where `max_tokens` is more.
                 if self._dialect.clamps or body.fields.pop("max_tokens", None) is None:
                     raise
-                if "prompt" in body.fields:
-                    body.fields["max_tokens"] = None
+                if body.path == TEXT:  # left out it would be 16
+                    room = self.info.max_model_len - await self._length(body)
+                    if room < 1:
+                        raise
+                    body.fields["max_tokens"] = room
                 await self._stream(request, body, uses)
         except SensoriumError as error:
             if isinstance(error, UpstreamFailed):
@@ -210,6 +213,14 @@ class UpstreamModel:
                 if events:
                     self._on_events(events)
         self._on_events(answer.end())
+
+    async def _length(self, body: Body) -> int:
+        prompt = body.fields["prompt"]
+        if isinstance(prompt, list):
+            return len(prompt)
+        asked = {name: body.fields[name] for name in ("model", "prompt", "add_special_tokens") if name in body.fields}
+        answer = await self._client.json("POST", "/tokenize", asked, model=self._name)
+        return len(_field(answer, "tokens", self._client.who))
 
     async def _tokenize(self, request: Request) -> Tokens:
         uses = await asyncio.to_thread(lambda: tuple(self._check.check(item) for item in request.media))

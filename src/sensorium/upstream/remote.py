@@ -16,7 +16,7 @@ from sensorium.types import Event, ModelInfo, SamplingParams
 from sensorium.upstream.check import MediaCheck
 from sensorium.upstream.client import Client
 from sensorium.upstream.dialect import BY_NAME, Dialect, dialect_of
-from sensorium.upstream.failures import NO_MODEL
+from sensorium.upstream.failures import NO_MODEL, TIMED_OUT, UNREACHABLE
 from sensorium.upstream.model import UpstreamModel
 from sensorium.worker.checkpoint import sampling_defaults
 
@@ -27,7 +27,7 @@ _TURN_S = 1.0
 # What cannot be done for a model that is elsewhere. Refused, not ignored: who sets it expects an effect.
 _ELSEWHERE = (
     *("revision", "tokenizer", "chat_template", "mm_processor_kwargs", "lora", "lora_modules"),
-    *("engine_python", "kv_cache_bytes", "block_size", "max_num_batched_tokens"),
+    *("kv_cache_bytes", "block_size", "max_num_batched_tokens"),
 )
 
 
@@ -116,7 +116,7 @@ class RemoteModel(UpstreamModel):
             try:
                 await self._client.json("GET", "models", timeout_s=_ASK_S)
             except UpstreamFailed as error:
-                self._up = error.code not in ("upstream_unreachable", "upstream_timeout")
+                self._up = error.code not in (UNREACHABLE, TIMED_OUT)
             except SensoriumError:
                 self._up = True  # it answered
             else:
@@ -176,7 +176,7 @@ async def _card(client: Client, model: str) -> Mapping[str, Any]:
             raise
         return {}
     except UpstreamFailed as error:
-        if error.code == "upstream_unreachable" or error.code == "upstream_timeout":
+        if error.code in (UNREACHABLE, TIMED_OUT):
             raise
         return {}
     cards = answer.get("data") if isinstance(answer, dict) else None

@@ -12,7 +12,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from sensorium.settings import EngineSettings
 from sensorium.types import Adapter, Event, ModelInfo, Request
 from sensorium.upstream import vllm_command as command
 from sensorium.upstream.check import MediaCheck
-from sensorium.upstream.client import LOST, UNREACHABLE, Client
+from sensorium.upstream.client import Client
 from sensorium.upstream.dialect import VLLM
+from sensorium.upstream.failures import LOST, UNREACHABLE
 from sensorium.upstream.guarded import Guarded
 from sensorium.upstream.interpreter import Interpreter, environment, find_interpreter
 from sensorium.upstream.model import UpstreamModel
@@ -35,6 +36,7 @@ from sensorium.worker.checkpoint import read_json, sampling_defaults
 
 log = logging.getLogger(__name__)
 
+_EXIT_DEAD = 70
 _POLL_S = 0.25
 _LOOK_S = 1.0  # between two looks at its health
 _ANSWER_S = 5.0
@@ -69,6 +71,7 @@ class VllmModel(UpstreamModel):
         self._turns, self._heard = 0, time.monotonic()
         self._stopped_since: float | None = None
         self._closing = False
+        program.processes()
         threading.Thread(target=self._bury, name="vllm", daemon=True).start()
         self._client.start(self._watch())
 
@@ -80,7 +83,7 @@ class VllmModel(UpstreamModel):
         on_progress: Callable[[str, float], None],
         on_events: Callable[[list[Event]], None],
         on_failed: Callable[[str, SensoriumError], None],
-        on_dead: Callable[[], None],
+        on_dead: Callable[[], None] = lambda: os._exit(_EXIT_DEAD),
     ) -> VllmModel:
         """Start vLLM on a checkpoint, which is a folder, and wait until it answers.
 
@@ -245,7 +248,7 @@ class VllmModel(UpstreamModel):
             else:
                 self._heard = time.monotonic()
             now = time.monotonic()
-            stopped = await asyncio.to_thread(_is_stopped, self._program.pid)
+            stopped = await asyncio.to_thread(lambda: _is_stopped(self._program.processes()))
             self._stopped_since = (self._stopped_since or now) if stopped else None
             if self._stopped_since is not None and now - self._stopped_since > _STOPPED_S:
                 self._ended.put("was stopped by a signal, and is ended")
@@ -342,18 +345,12 @@ def _media(config: Mapping[str, Any]) -> tuple[str, ...]:
     return (*found, *(["audio"] if "audio_config" in config else []))
 
 
-def _is_stopped(pid: int | None) -> bool:
-    """Whether the program, or a process that it started, is stopped by a signal."""
-    if pid is None:
-        return False
+def _is_stopped(processes: Sequence[psutil.Process]) -> bool:
+    """Whether one of them is stopped by a signal."""
     try:
-        program = psutil.Process(pid)
-        return any(
-            process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
-            for process in [program, *program.children(recursive=True)]
-        )
+        return any(process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP) for process in processes)
     except psutil.Error:
-        return False
+        return False  # one has just ended
 
 
 def _free_port() -> int:
