@@ -5,12 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SWIFT := .venv-swift
+VLLM := .venv-vllm
+SENSORIUM_TEST_VLLM_PYTHON ?= $(abspath $(VLLM)/bin/python)
 ARGS ?=
 
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-swift check fix families bench clean
+.PHONY: help serve test test-swift test-vllm check fix families bench clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +25,10 @@ test: $(STAMP) ## run the tests (some of them: make test ARGS="tests/registry -k
 
 test-swift: $(STAMP) $(SWIFT)/.installed ## run ms-swift 2.6.1's own client against the server (an environment of its own)
 	@PYTHONPATH=src SENSORIUM_PYTHON=$(abspath $(BIN)/python) $(SWIFT)/bin/python -m pytest tests/swift/real_client.py $(ARGS)
+
+test-vllm: $(STAMP) ## run the engine vllm with a real vLLM (an environment of its own, some minutes)
+	@test -x $(SENSORIUM_TEST_VLLM_PYTHON) || $(BIN)/python -m tests.vllm.installed $(VLLM)
+	@SENSORIUM_TEST_VLLM_PYTHON=$(SENSORIUM_TEST_VLLM_PYTHON) $(BIN)/python -m pytest tests/vllm/real_vllm.py $(ARGS)
 
 check: $(STAMP) ## formatting, lint, types, tests
 	@$(BIN)/ruff format --check .
