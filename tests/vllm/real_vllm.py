@@ -11,7 +11,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -31,7 +31,7 @@ QUESTIONS = ("What is this?", "How many shapes are there?")
 FLAGS = (
     *("tiny-vl", "--engine", "vllm", "--engine-python", PYTHON, "--engine-arg", "enforce_eager=true"),
     *("--dtype", "float32", "--max-model-len", "2048", "--max-num-seqs", "8", "--kv-cache-memory", "1GiB"),
-    *("--limit-mm-per-prompt", '{"image": 3, "video": 1}', "--threads", "1", "--log-level", "debug"),
+    *("--limit-mm-per-prompt", '{"image": 3, "video": 1}', "--threads", "1"),
 )
 
 pytestmark = pytest.mark.timeout(1800)
@@ -73,6 +73,12 @@ def slow(server: Running) -> openai.Stream:
     return server.client(timeout=300).completions.create(
         model="tiny-vl", prompt="Hello", max_tokens=1900, stream=True, extra_body={"ignore_eos": True}
     )
+
+
+def after_three(stream: openai.Stream, act: Callable[[], None]) -> None:
+    for number, _ in enumerate(stream):
+        if number == 3:
+            act()
 
 
 def test_greedy_answers_are_those_of_the_native_engine(server: Running) -> None:
@@ -124,7 +130,7 @@ def test_choices_logprobs_and_stops(server: Running) -> None:
 def test_errors_say_where(server: Running) -> None:
     client = server.client(timeout=300)
     cut = data_url(circle())[:200]
-    with pytest.raises(openai.BadRequestError, match="truncated|damaged") as refused:
+    with pytest.raises(openai.BadRequestError, match=r"truncated|damaged") as refused:
         client.chat.completions.create(model="tiny-vl", messages=ask("x", data_url(circle()), cut))
     assert refused.value.param == "messages[0].content[1].image_url"
     with pytest.raises(openai.BadRequestError, match="maximum context length is 2048") as refused:
@@ -165,9 +171,7 @@ def test_who_hangs_up_stops_vllm(server: Running) -> None:
 def test_a_stopped_engine_is_noticed_and_replaced(server: Running) -> None:
     processes = family(server)
     with pytest.raises(openai.APIError, match="stopped by a signal"):
-        for number, _ in enumerate(slow(server)):
-            if number == 3:
-                called(processes, "EngineCore").send_signal(signal.SIGSTOP)
+        after_three(slow(server), lambda: called(processes, "EngineCore").send_signal(signal.SIGSTOP))
     gone(processes)
     server.until("another vLLM", lambda: ready(server), START_S)
 
@@ -175,9 +179,7 @@ def test_a_stopped_engine_is_noticed_and_replaced(server: Running) -> None:
 def test_a_killed_vllm_is_replaced(server: Running) -> None:
     processes = family(server)
     with pytest.raises(openai.APIError, match="vLLM, which runs the model 'tiny-vl'"):
-        for number, _ in enumerate(slow(server)):
-            if number == 3:
-                called(processes, "api_server").kill()
+        after_three(slow(server), lambda: called(processes, "api_server").kill())
     gone(processes)
     server.until("another vLLM", lambda: ready(server), START_S)
     answer = server.client(timeout=300).completions.create(model="tiny-vl", prompt="Hello", max_tokens=4)

@@ -11,8 +11,8 @@ _PHASES = (
     ("starting vLLM", re.compile(r"\bnon-default args\b")),
     ("starting its engine", re.compile(r"Initializing a V1 LLM engine|Resolved architecture")),
     ("loading weights", re.compile(r"Starting to load model|Loading \w+ checkpoint shards")),
-    ("compiling", re.compile(r"torch\.compile|Dynamo bytecode|Compiling a graph|Start(ing)? compil", re.I)),
-    ("measuring memory", re.compile(r"profil(e|ing)|Available KV cache memory|KV cache size", re.I)),
+    ("compiling", re.compile(r"torch\.compile .*\b(takes|took)|Dynamo bytecode|Compiling a graph|Start compiling")),
+    ("measuring memory", re.compile(r"[Mm]emory profiling|Available KV cache memory|KV cache size")),
     ("capturing graphs", re.compile(r"Capturing CUDA graph")),
     ("starting to listen", re.compile(r"Starting vLLM (API )?server|Application startup")),
 )
