@@ -80,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
             for index in range(body.get("n", 1)):
                 for number, word in enumerate(words):
                     if script == "broken" and number == 2:
-                        return
+                        return None
                     if script == "silent" and number == 1:
                         time.sleep(3)
                     if script == "garbage" and number == 1:

@@ -95,7 +95,7 @@ def prompt_body(request: Request, model: str, dialect: Dialect, engine: str) -> 
         if dialect.templates and request.add_special_tokens:
             body.fields["add_special_tokens"] = True
     else:
-        if isinstance(request.prompt, tuple):
+        if isinstance(request.prompt, tuple) or request.media:
             raise refused("prompt", "a raw prompt with media in it (send messages)", dialect, engine)
         prompt = request.prompt if request.prompt is not None else request.prompt_token_ids
         body = Body(TEXT, {"model": model, "prompt": prompt})

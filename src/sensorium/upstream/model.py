@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import aclosing
+from typing import NoReturn
 
 import msgspec
 
@@ -62,6 +63,18 @@ class UpstreamModel:
         self._num_requests = 0
         self._num_failed = 0
         check.start()
+
+    @property
+    def tokenizer(self) -> NoReturn:
+        """What `LLM.get_tokenizer` asks for.
+
+        Raises:
+            InvalidRequest: always; it is the upstream's.
+        """
+        raise InvalidRequest(
+            f"The engine {self.info.engine} has its tokenizer elsewhere; "
+            "AutoTokenizer.from_pretrained(FOLDER) reads one from a checkpoint."
+        )
 
     def generate(self, request: Request) -> None:
         """Start a request and return; its events come by `on_events`, its failure by `on_failed`."""
