@@ -30,7 +30,7 @@ START_S = 600.0
 QUESTIONS = ("What is this?", "How many shapes are there?")
 FLAGS = (
     *("tiny-vl", "--engine", "vllm", "--engine-python", PYTHON, "--engine-arg", "enforce_eager=true"),
-    *("--dtype", "float32", "--max-model-len", "2048", "--max-num-seqs", "8", "--kv-cache-memory", "1GiB"),
+    *("--dtype", "float32", "--max-model-len", "512", "--max-num-seqs", "8", "--kv-cache-memory", "1GiB"),
     *("--limit-mm-per-prompt", '{"image": 3, "video": 1}', "--threads", "1"),
 )
 
@@ -71,7 +71,7 @@ def ready(server: Running) -> bool:
 
 def slow(server: Running) -> openai.Stream:
     return server.client(timeout=300).completions.create(
-        model="tiny-vl", prompt="Hello", max_tokens=1900, stream=True, extra_body={"ignore_eos": True}
+        model="tiny-vl", prompt="Hello", max_tokens=450, stream=True, extra_body={"ignore_eos": True}
     )
 
 
@@ -133,7 +133,7 @@ def test_errors_say_where(server: Running) -> None:
     with pytest.raises(openai.BadRequestError, match=r"truncated|damaged") as refused:
         client.chat.completions.create(model="tiny-vl", messages=ask("x", data_url(circle()), cut))
     assert refused.value.param == "messages[0].content[1].image_url"
-    with pytest.raises(openai.BadRequestError, match="maximum context length is 2048") as refused:
+    with pytest.raises(openai.BadRequestError, match="maximum context length is 512") as refused:
         client.chat.completions.create(model="tiny-vl", messages=ask("Hello " * 3000))
     assert refused.value.code == "context_length_exceeded"
     with pytest.raises(openai.BadRequestError, match="out of vocabulary"):
@@ -142,8 +142,8 @@ def test_errors_say_where(server: Running) -> None:
         client.chat.completions.create(
             model="tiny-vl", messages=ask("x"), extra_body={"mm_processor_kwargs": {"max_pixels": 1000}}
         )
-    longest = client.completions.create(model="tiny-vl", prompt="Hello", max_tokens=100_000, temperature=0)
-    assert longest.usage.total_tokens <= 2048  # as with the native engine: what the context leaves
+    longest = client.completions.create(model="tiny-vl", prompt="Hello", max_tokens=100_000, temperature=0, extra_body={"ignore_eos": True})
+    assert longest.usage.total_tokens == 512  # as with the native engine: what the context leaves
 
 
 def test_tokenize(server: Running) -> None:
@@ -161,7 +161,7 @@ def test_who_hangs_up_stops_vllm(server: Running) -> None:
     server.until("the end of the request", lambda: server.metric("requests_running") == 0)
     # A client that does not read holds up nobody else.
     with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as idle:
-        body = b'{"model":"tiny-vl","prompt":"Hello","max_tokens":1900,"stream":true,"ignore_eos":true}'
+        body = b'{"model":"tiny-vl","prompt":"Hello","max_tokens":450,"stream":true,"ignore_eos":true}'
         idle.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
         idle.sendall(f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
         answer = server.client(timeout=300).completions.create(model="tiny-vl", prompt="Hello", max_tokens=4)
