@@ -20,7 +20,7 @@ from sensorium.types import (
 )
 from sensorium.upstream.failures import LOST
 
-# What stands for OpenAI's other reasons: the text ends there, and `stop_reason` says which it was.
+# Others, such as content_filter, mean that the text ends there: "stop", with `stop_reason` saying which it was.
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "abort"}
 _THINK, _THOUGHT = "<think>\n", "\n</think>\n\n"
 

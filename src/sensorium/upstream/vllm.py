@@ -8,8 +8,6 @@ import logging
 import os
 import queue
 import secrets
-import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,19 +23,18 @@ from sensorium.settings import EngineSettings
 from sensorium.types import Adapter, Event, ModelInfo, Request
 from sensorium.upstream import vllm_command as command
 from sensorium.upstream.check import MediaCheck
-from sensorium.upstream.client import Client
 from sensorium.upstream.dialect import VLLM
 from sensorium.upstream.failures import LOST, UNREACHABLE
 from sensorium.upstream.guarded import Guarded
-from sensorium.upstream.interpreter import Interpreter, environment, find_interpreter
+from sensorium.upstream.interpreter import find_interpreter
 from sensorium.upstream.model import UpstreamModel
 from sensorium.upstream.vllm_log import VllmLog
+from sensorium.upstream.vllm_start import start, wait
 from sensorium.worker.checkpoint import read_json, sampling_defaults
 
 log = logging.getLogger(__name__)
 
 _EXIT_DEAD = 70
-_POLL_S = 0.25
 _LOOK_S = 1.0  # between two looks at its health
 _ANSWER_S = 5.0
 _SILENT_S = 60.0  # it serves HTTP beside its engine: only a hang makes it as silent as that
@@ -99,9 +96,9 @@ class VllmModel(UpstreamModel):
         program = Guarded("sensorium-vllm-")
         can_sleep = not cpu and Path("/dev/nvidiactl").exists() and "enable_sleep_mode" not in settings.engine_args
         try:
-            client = _start(settings, interpreter, cpu, can_sleep, program, vllm_log, ended)
+            client = start(settings, interpreter, cpu, can_sleep, program, vllm_log, ended)
             try:
-                card = _wait(client, program, ended, vllm_log)
+                card = wait(client, program, ended, vllm_log)
             except BaseException:
                 client.stop()
                 raise
@@ -275,66 +272,6 @@ class VllmModel(UpstreamModel):
         self._on_dead()
 
 
-def _start(
-    settings: EngineSettings,
-    interpreter: Interpreter,
-    cpu: bool,
-    can_sleep: bool,
-    program: Guarded,
-    vllm_log: VllmLog,
-    ended: queue.SimpleQueue[str],
-) -> Client:
-    """Start the process; return the connection to where it will listen."""
-    key = secrets.token_urlsafe(32)
-    words = [interpreter.python, "-m", command.MODULE, *command.arguments(settings, cpu=cpu)]
-    uds: str | None = None
-    if interpreter.unix_sockets:
-        uds, url = str(program.folder / "http"), "http://vllm/v1"  # in a folder that only this user can look into
-        words.append(f"--uds={uds}")
-    else:
-        port = _free_port()
-        url = f"http://127.0.0.1:{port}/v1"
-        words += ["--host=127.0.0.1", f"--port={port}"]
-    variables = environment() | command.environment(settings, cpu=cpu, key=key, folder=program.folder)
-    if can_sleep:
-        words.append("--enable-sleep-mode")
-        variables["VLLM_SERVER_DEV_MODE"] = "1"
-    name = settings.name or settings.model
-    log.info("model %r: starting %s by %s", name, interpreter.version, interpreter.python)
-
-    def on_line(line: str) -> None:
-        log.debug("vLLM, model %r: %s", name, line)
-        vllm_log.read(line)
-
-    executable = _absolute(interpreter.python)
-    program.start([executable, *words[1:]], variables, on_line, ended.put)
-    return Client(url, "vLLM", {"Authorization": f"Bearer {key}"}, uds=uds)
-
-
-def _wait(client: Client, program: Guarded, ended: queue.SimpleQueue[str], vllm_log: VllmLog) -> Mapping[str, Any]:
-    """Wait until vLLM answers, for as long as it lives; return its model card.
-
-    Raises:
-        ConfigurationError: it ended.
-    """
-    while True:
-        try:
-            how = ended.get(timeout=_POLL_S)
-        except queue.Empty:
-            pass
-        else:
-            raise ConfigurationError(f"vLLM did not start: {vllm_log.reason()}. (Its process {how}.)")
-        if program.pid is None:
-            continue
-        try:
-            client.wait(client.text("GET", "/health", timeout_s=_ANSWER_S))
-            answer = client.wait(client.json("GET", "models", timeout_s=_ANSWER_S))
-        except SensoriumError:
-            continue
-        cards = answer.get("data") if isinstance(answer, dict) else None
-        return next((card for card in cards or () if card.get("id") == command.SERVED), {})
-
-
 def _media(config: Mapping[str, Any]) -> tuple[str, ...]:
     """What the checkpoint takes beside text: as our families say, else by the towers that config.json describes."""
     known = families.media(config)
@@ -351,18 +288,3 @@ def _is_stopped(processes: Sequence[psutil.Process]) -> bool:
         return any(process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP) for process in processes)
     except psutil.Error:
         return False  # one has just ended
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
-def _absolute(python: str) -> str:
-    """The path to start. Links are kept: they are how an interpreter knows its virtual environment."""
-    found = shutil.which(python)
-    if found is None:
-        raise ConfigurationError(f"{python} cannot be run.")
-    return os.path.abspath(found)
