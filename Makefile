@@ -5,12 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SWIFT := .venv-swift
+VLLM := .venv-vllm
+SENSORIUM_TEST_VLLM_PYTHON ?= $(abspath $(VLLM)/bin/python)
 ARGS ?=
 
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-swift test-ray check fix families bench clean
+.PHONY: help serve test test-swift test-vllm test-ray check fix families bench clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +28,10 @@ test-swift: $(STAMP) $(SWIFT)/.installed ## run ms-swift 2.6.1's own client agai
 
 test-ray: $(STAMP) ## run the tests that start Ray clusters on this machine and kill parts of them (over a minute)
 	@$(BIN)/python -m pytest tests/cluster/real_ray.py $(ARGS)
+
+test-vllm: $(STAMP) ## run the engine vllm with a real vLLM (an environment of its own, some minutes)
+	@test -x $(SENSORIUM_TEST_VLLM_PYTHON) || $(BIN)/python -m tests.vllm.installed $(VLLM)
+	@SENSORIUM_TEST_VLLM_PYTHON=$(SENSORIUM_TEST_VLLM_PYTHON) $(BIN)/python -m pytest tests/vllm/real_vllm.py $(ARGS)
 
 check: $(STAMP) ## formatting, lint, types, tests
 	@$(BIN)/ruff format --check .

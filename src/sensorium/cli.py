@@ -67,6 +67,8 @@ def serve(model: str | None, model_option: str | None, merge_lora: bool, no_mode
 
     if model and model_option and model != model_option:
         raise click.UsageError(f"two models are given: {model!r} and --model {model_option!r}.")
+    if options["engine"] == "remote" and not (model or model_option):
+        raise click.UsageError("--engine remote needs MODEL: the model's name at --base-url.")
     named = bool(model or model_option or options["served_names"])
     if no_model and named:
         raise click.UsageError("--no-model is given, and a model too.")

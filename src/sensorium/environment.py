@@ -35,6 +35,7 @@ VARIABLES = (
     Variable("SENSORIUM_WORKER_HOST", ("WORKER_HOST",), "`worker`: address to listen on."),
     Variable("SENSORIUM_WORKER_PORT", ("WORKER_PORT",), "`worker`: port to listen on."),
     Variable("SENSORIUM_PUBLIC_URL", ("PUBLIC_URL",), "`worker`: where the gateway reaches it, if not there."),
+    Variable("SENSORIUM_VLLM_PYTHON", (), "The Python interpreter that has vLLM, for models with `--engine vllm`."),
     Variable("SENSORIUM_HUB", (), "huggingface or modelscope: where hub ids are looked up."),
     Variable("SENSORIUM_IMAGE_FETCH_TIMEOUT", ("VLLM_IMAGE_FETCH_TIMEOUT",), "Seconds to fetch a picture in."),
     Variable("SENSORIUM_VIDEO_FETCH_TIMEOUT", ("VLLM_VIDEO_FETCH_TIMEOUT",), "Seconds to fetch a video in."),

@@ -14,6 +14,7 @@
     │   └── NoRoom                503 no_room
     ├── AlreadyRegistered         409 already_registered
     ├── RegistryUnavailable       503 registry_unavailable       (its database cannot be written or reached)
+    ├── UpstreamFailed            502 upstream_error             (the server that is a model's engine failed)
     ├── WorkerDied                500 worker_died                (after the first byte: an SSE error event)
     └── ConfigurationError        a wrong flag or checkpoint, met at start
 
@@ -166,6 +167,14 @@ class WorkerDied(SensoriumError):
 
     type = "worker_died"
     default_code = "worker_died"
+
+
+class UpstreamFailed(SensoriumError):
+    """The server that is this model's engine failed, fell silent, or said what is no answer (502)."""
+
+    status = 502
+    type = "upstream_error"
+    default_code = "upstream_failed"
 
 
 class ConfigurationError(SensoriumError):

@@ -54,8 +54,8 @@ def engine_settings(model: str, options: Mapping[str, Any]) -> EngineSettings:
     others = {name: value for name, value in options.items() if name not in _FIELDS and value is not None}
     if media := {_MEDIA[name]: others.pop(name) for name in _MEDIA if name in others}:
         known["media"] = _media(known.get("media", MediaLimits()), media)
-    if others.pop("tensor_parallel_size", 1) != 1:
-        raise ConfigurationError("tensor_parallel_size must be 1: a model runs on one device.")
+    if known.get("tensor_parallel_size", 1) != 1 and known.get("engine") != "vllm":
+        raise ConfigurationError("tensor_parallel_size must be 1: a model runs on one device, but for the engine vllm.")
     if unknown := sorted(set(others) - set(_NO_MEANING)):
         raise TypeError(f"LLM() got unknown options: {', '.join(unknown)}")
     if others:

@@ -252,7 +252,11 @@ class Started(msgspec.Struct, frozen=True, tag="started"):
 
 
 class Delta(msgspec.Struct, frozen=True, tag="delta", omit_defaults=True):
-    """New text of choice `index`. The last delta of a choice has `finish_reason`."""
+    """New text of choice `index`. The last delta of a choice has `finish_reason`.
+
+    `num_tokens` says how many tokens this is where their ids are not known, and `num_prompt_tokens` how many more the
+    prompt has than `Started` could say: both come from engines that are another server.
+    """
 
     id: str
     index: int
@@ -262,6 +266,8 @@ class Delta(msgspec.Struct, frozen=True, tag="delta", omit_defaults=True):
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
     num_cached_tokens: int = 0
+    num_tokens: int = 0
+    num_prompt_tokens: int = 0
 
 
 Event = Started | Delta

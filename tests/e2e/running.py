@@ -10,8 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -78,34 +79,42 @@ def serve(
     told = [f"{port_option}={port}"] if port_option.startswith("-") else []
     if not told:
         environment[port_option] = str(port)
-    module = [] if command[0].endswith(".py") else ["-m"]
-    process = subprocess.Popen(
-        [sys.executable, *module, *command, *arguments, *told],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-    )
-    running = Running(process, port, home)
-    try:
-        _wait(running, api_key)
-        yield running
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
+    with tempfile.TemporaryFile("a+") as output:  # a pipe that nobody reads would stop the server when it is full
+        module = [] if command[0].endswith(".py") else ["-m"]
+        process = subprocess.Popen(
+            [sys.executable, *module, *command, *arguments, *told],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+        )
+        running = Running(process, port, home)
+
+        def printed() -> str:
+            output.seek(0)
+            return output.read()
+
         try:
-            running.output = process.communicate(timeout=40)[0]
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
+            _wait(running, api_key, printed)
+            yield running
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(timeout=40)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+            finally:
+                running.output = printed()
 
 
-def _wait(running: Running, api_key: str) -> None:
+def _wait(running: Running, api_key: str, printed: Callable[[], str]) -> None:
     deadline = time.monotonic() + START_S
     key = {"Authorization": f"Bearer {api_key}"}
     while time.monotonic() < deadline:
         if running.process.poll() is not None:
-            raise AssertionError(f"the server ended: {running.process.communicate()[0]}")
+            raise AssertionError(f"the server ended: {printed()}")
         try:
             if httpx.get(f"{running.url}/ready", headers=key).status_code == 200:
                 return
@@ -113,7 +122,7 @@ def _wait(running: Running, api_key: str) -> None:
             pass
         time.sleep(0.1)
     running.process.kill()
-    raise AssertionError(f"the server was not ready in {START_S} s: {running.process.communicate()[0]}")
+    raise AssertionError(f"the server was not ready in {START_S} s: {printed()}")
 
 
 def data_url(image: Image.Image, kind: str = "PNG") -> str:

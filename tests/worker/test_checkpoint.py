@@ -12,7 +12,7 @@ from sensorium.errors import ConfigurationError
 from sensorium.settings import EngineSettings
 from sensorium.types import Message, Request, SamplingParams, Text
 from sensorium.worker.checkpoint import sampling_defaults, template_folder, tokenizer_folder
-from sensorium.worker.model import with_system
+from sensorium.worker.system_message import with_system
 
 FILE = {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.05, "max_new_tokens": 512, "eos": 1}
 

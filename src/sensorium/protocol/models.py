@@ -45,6 +45,7 @@ def model_card(
         "loaded": info is not None if state is None else state in ("ready", "draining"),
         "state": state,
         "engine": info.engine if info else None,
+        "default_sampling": info.default_sampling if info else None,  # of requests that say nothing else
     }
 
 

@@ -49,7 +49,8 @@ class Tally:
             self.prompt_tokens += event.num_prompt_tokens
             self._media += event.media
             return
-        self.completion_tokens += len(event.token_ids)
+        self.completion_tokens += len(event.token_ids) or event.num_tokens
+        self.prompt_tokens += event.num_prompt_tokens
         if event.num_cached_tokens:
             prompt = event.index // self.n
             self._cached[prompt] = max(self._cached[prompt], event.num_cached_tokens)

@@ -20,7 +20,7 @@ class MediaDetails(msgspec.Struct, omit_defaults=True):
     """One media item: `width` and `height` as it was sent (of each frame), `resized_*` as the model saw it.
 
     `where` is its place in the request, written like an error's `param`. `resized_*` are missing where the model saw
-    parts of it; `tokens` where the engine cannot tell.
+    parts of it; `tokens`, and what was taken of a clip, where the engine cannot tell.
     """
 
     type: Modality
@@ -78,9 +78,9 @@ def media_details(use: MediaUse) -> MediaDetails:
         details.height, details.width = use.size
     if use.resized is not None:
         details.resized_height, details.resized_width = use.resized
-    if use.kind == "video":
+    if use.kind == "video" and use.timestamps:
         details.frames = len(use.timestamps)
         details.timestamps = [round(seconds, _STAMP_DIGITS) for seconds in use.timestamps]
-    if use.kind == "audio":
+    if use.kind == "audio" and use.seconds:
         details.seconds = round(use.seconds, _STAMP_DIGITS)
     return details

@@ -17,6 +17,8 @@ from sensorium.types import Outlook
 def outlook(settings: EngineSettings) -> Outlook:
     """Read config.json, if it is on this machine; a hub model that was never downloaded has none yet."""
     known = Outlook(max_model_len=settings.max_model_len, limit_mm_per_prompt=settings.limit_mm_per_prompt)
+    if settings.engine == "remote":
+        return known  # the model is elsewhere, whatever a folder of that name here may hold
     folder = on_this_machine(settings.model, settings.revision, settings.hub)
     if folder is None:
         return known

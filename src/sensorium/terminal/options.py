@@ -19,6 +19,7 @@ from sensorium.terminal.values import (
     Bytes,
     Device,
     Dtype,
+    EngineArg,
     GenerationConfig,
     Limits,
     LoraModule,
@@ -33,8 +34,8 @@ BUNDLED_AUDIO = "tiny-audio"
 Command = Callable[..., Any]
 
 _BESIDE_BYTES = 32 * MIB  # of KV cache: some 16 000 tokens of tiny-audio
-_AT_LEAST_1 = click.IntRange(min=1)
 _SECONDS = Seconds()
+_AT_LEAST_1 = click.IntRange(min=1)
 _MEDIA = MediaLimits()
 _DEFAULT = EngineSettings("")
 
@@ -52,8 +53,23 @@ _RUN = (
         "--engine",
         type=click.Choice(list(get_args(Engine))),
         default=_DEFAULT.engine,
-        help="auto: native, or transformers for architectures that native does not know.",
+        help="auto: native, or transformers for architectures that native does not know. vllm, remote: other servers.",
     ),
+    click.option(
+        "--engine-python",
+        envvar=names("SENSORIUM_VLLM_PYTHON"),
+        help="--engine vllm: the Python interpreter that has vLLM.",
+    ),
+    click.option(
+        "--engine-arg",
+        "engine_args",
+        type=EngineArg(),
+        multiple=True,
+        help="--engine vllm: an option of its own, name=value, values as JSON; may be repeated.",
+    ),
+    click.option("--base-url", help="--engine remote: the OpenAI-compatible server: https://example.com/v1."),
+    click.option("--remote-api-key", help="--engine remote: its key, or env:NAME for the variable that holds it."),
+    click.option("--remote-timeout", type=_SECONDS, help="--engine remote: how long it may be silent; default: 600."),
     click.option("--dtype", type=Dtype(), default="auto", help="Numbers to compute with."),
     click.option("--device", type=Device(), default="auto", help="auto, cpu, cuda or cuda:N."),
     click.option("--max-model-len", type=_AT_LEAST_1, help="Longest prompt and answer together, in tokens."),
@@ -95,7 +111,9 @@ _SERVE = (
         multiple=True,
         help='{"image": 5} or image=5,video=2; may be repeated; default: no limit.',
     ),
-    click.option("--tensor-parallel-size", type=click.IntRange(1, 1), default=1, hidden=True),
+    click.option(
+        "--tensor-parallel-size", type=_AT_LEAST_1, default=1, help="--engine vllm: GPUs the model is cut over."
+    ),
     click.option(
         "--image-fetch-timeout",
         type=_SECONDS,
@@ -178,7 +196,11 @@ def engine_settings(model: str, options: dict[str, Any], name: str = "") -> Engi
     """
     if _given("gpu_memory_utilization") and not options["device"].startswith("cuda"):
         note(f"--gpu-memory-utilization {options['gpu_memory_utilization']:g}", "unless the model is on a GPU")
-    if _given("tensor_parallel_size"):
+    if _given("tensor_parallel_size") and options["engine"] != "vllm":
+        if options["tensor_parallel_size"] > 1:
+            raise click.UsageError(
+                "--tensor-parallel-size above 1 needs --engine vllm: else a model runs on one device."
+            )
         note("--tensor-parallel-size 1", "a model runs on one device")
     if line := noted():
         click.echo(line, err=True)
@@ -189,7 +211,18 @@ def engine_settings(model: str, options: dict[str, Any], name: str = "") -> Engi
             f"min_pixels is {processor['min_pixels']}, more than max_pixels, {processor['max_pixels']}.",
         )
     common = (
-        *("engine", "dtype", "device", "max_model_len", "chat_template", "revision", "seed", "num_threads"),
+        *(
+            "engine",
+            "engine_python",
+            "base_url",
+            "dtype",
+            "device",
+            "max_model_len",
+            "chat_template",
+            "revision",
+            "seed",
+            "num_threads",
+        ),
         *("generation_config", "override_generation_config"),
     )
     serving = (
@@ -201,6 +234,7 @@ def engine_settings(model: str, options: dict[str, Any], name: str = "") -> Engi
         "enable_lora",
         "max_loras",
         "max_lora_rank",
+        "tensor_parallel_size",
     )
     given = {field: options[field] for field in (*common, *serving) if field in options}
     if "limit_mm_per_prompt" in given:  # of a kind that is named twice, the last counts
@@ -213,6 +247,8 @@ def engine_settings(model: str, options: dict[str, Any], name: str = "") -> Engi
         given["kv_cache_bytes"] = options["kv_cache_memory"]
         given["encoder_cache_bytes"] = options["encoder_cache_memory"]
         given["media"] = media_limits(options)
+    given["engine_args"] = dict(options["engine_args"])
+    given["api_key"], given["timeout_s"] = options["remote_api_key"], options["remote_timeout"]
     tokenizer = _tokenizer(options["tokenizer"], model)
     return EngineSettings(
         model, name=name or model, hub=chosen_hub(options), tokenizer=tokenizer, mm_processor_kwargs=processor, **given

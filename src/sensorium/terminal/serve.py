@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection
 
 import click
@@ -22,6 +23,7 @@ def serve(
     Raises:
         SensoriumError: it cannot start.
     """
+    os.environ["SENSORIUM_LOG_LEVEL"] = log_level  # for workers, which have it from here
     launcher = Launcher()
     if settings.cluster != "ray":
         launcher.start()  # its imports take longer than everything below

@@ -106,6 +106,23 @@ class LoraModule(click.ParamType[tuple[str, str]]):
         return name, path
 
 
+class EngineArg(click.ParamType[tuple[str, Any]]):
+    """An option of another program: name=value; what is JSON is read as that, everything else is text."""
+
+    name = "name=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = str(value).partition("=")
+        if not (name and equals):
+            self.fail(f"{value!r} is no option; write name=value, such as enforce_eager=true.", param, ctx)
+        try:
+            return name, json.loads(text)
+        except ValueError:
+            return name, text
+
+
 class Seconds(click.ParamType[float]):
     """A time above 0."""
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from sensorium.errors import ConfigurationError, SensoriumError
-from sensorium.prompt.tokenizer import Tokenizer
 from sensorium.settings import EngineSettings
 from sensorium.types import SamplingParams
+
+if TYPE_CHECKING:  # engines that are another server read checkpoints too, and need neither
+    import torch
+
+    from sensorium.prompt.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 _SAMPLING_FIELDS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
@@ -43,6 +45,8 @@ def pick_device(wanted: str) -> torch.device:
     Raises:
         ConfigurationError: no such device.
     """
+    import torch
+
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -1,4 +1,4 @@
-"""Which engine kind loads a checkpoint: `native` where a family of ours serves it, else `transformers`."""
+"""Which engine kind loads a model: the one asked for, else `native` where a family serves it, else `transformers`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from sensorium import families
-from sensorium.errors import SensoriumError
+from sensorium.errors import ConfigurationError, SensoriumError
 from sensorium.families.family import Config
 from sensorium.lora.folder import base_of, is_adapter
 from sensorium.registry.hub import resolve
@@ -40,13 +40,35 @@ class ChosenModel:
         Raises:
             ConfigurationError: the checkpoint or a setting cannot be used; the message says what to change.
         """
+        if settings.engine == "remote":  # its model is a name elsewhere, and no checkpoint
+            from sensorium.upstream.remote import RemoteModel  # here, as below: only who needs a library imports it
+
+            remote = msgspec.structs.replace(settings, name=settings.name or settings.model)
+            return RemoteModel.load(
+                remote, on_progress=on_progress, on_events=on_events, on_failed=on_failed, on_dead=on_dead
+            )
+        if foreign := [field for field in ("base_url", "api_key") if getattr(settings, field)]:
+            raise ConfigurationError(f"{foreign[0]} belongs to the engine remote (--engine remote); leave it out.")
+        if settings.engine != "vllm" and settings.engine_args:
+            name = next(iter(settings.engine_args))
+            raise ConfigurationError(
+                f"engine_args has {name!r}, but they are options of the engines vllm and remote; leave it out."
+            )
+        if settings.engine != "vllm" and settings.tensor_parallel_size > 1:
+            raise ConfigurationError(
+                "tensor_parallel_size above 1 needs the engine vllm: else a model runs on one device."
+            )
         name, lora = settings.name or settings.model, settings.lora
         if is_adapter(settings.model):
             settings, lora = msgspec.structs.replace(settings, model=base_of(settings.model)), settings.model
         path = resolve(settings.model, settings.revision, on_progress, settings.hub)
         found = msgspec.structs.replace(settings, model=str(path), name=name, lora=lora)
         load: LocalLoader = NativeModel.load
-        if wants_library(settings, read_json(path / "config.json")):
+        if settings.engine == "vllm":
+            from sensorium.upstream.vllm import VllmModel
+
+            load = VllmModel.load
+        elif wants_library(settings, read_json(path / "config.json")):
             from sensorium.hf.load import LibraryModel  # here, because importing transformers takes seconds
 
             load = LibraryModel.load

@@ -11,18 +11,18 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-import msgspec
 import torch
 
 from sensorium.engine.sequence import Prompt
 from sensorium.errors import ConfigurationError, InvalidRequest, SensoriumError
 from sensorium.media.decode import Decoder as MediaDecoder
 from sensorium.prompt.tokenizer import Tokenizer
-from sensorium.types import Adapter, Event, Message, ModelInfo, Request, Text
+from sensorium.types import Adapter, Event, ModelInfo, Request
 from sensorium.worker.adapters import Adapters
 from sensorium.worker.frames import Tokens
 from sensorium.worker.loop import EngineLoop, Steps
 from sensorium.worker.openmp import single_threaded_pool
+from sensorium.worker.system_message import with_system
 
 log = logging.getLogger(__name__)
 _NUM_PREPARING = 2  # requests tokenized and decoded at once, beside the engine's thread
@@ -199,11 +199,3 @@ def no_adapters() -> ConfigurationError:
     return ConfigurationError(
         "The engine transformers runs no adapters beside the weights; merge yours: `sensorium merge-lora ADAPTER`."
     )
-
-
-def with_system(request: Request, system: str | None) -> Request:
-    """Return the request with `system` as its first message, if it is a conversation that has no system message."""
-    messages = request.messages
-    if system is None or messages is None or any(message.role == "system" for message in messages):
-        return request
-    return msgspec.structs.replace(request, messages=(Message("system", (Text(system),)), *messages))

@@ -1,0 +1,186 @@
+"""Our settings -> the command line of vLLM's server.
+
+Names and meanings: vllm/engine/arg_utils.py and vllm/entrypoints/**/cli_args.py of vLLM 0.32; older ones have the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sensorium.errors import ConfigurationError
+from sensorium.settings import EngineSettings
+
+MODULE = "vllm.entrypoints.openai.api_server"
+SERVED = "model"  # what the model is called between the two processes
+DEFAULT = EngineSettings("")
+
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those vLLM takes
+# Ours already, or not for a server that only this one may reach.
+_NOT_THEIRS = {
+    "model": "give the model as MODEL",
+    "host": "only this server talks to it",
+    "port": "only this server talks to it",
+    "uds": "only this server talks to it",
+    "api_key": "only this server talks to it",
+    "served_model_name": "give --served-model-name",
+    "allowed_local_media_path": "media are fetched by this server; give --allowed-local-media-path",
+    "allowed_media_domains": "media are fetched by this server",
+    "trust_remote_code": "no code of a checkpoint runs",
+    "middleware": "code from elsewhere is not loaded",
+    "tool_parser_plugin": "code from elsewhere is not loaded",
+    "reasoning_parser_plugin": "code from elsewhere is not loaded",
+    "logits_processors": "code from elsewhere is not loaded",
+    "worker_cls": "code from elsewhere is not loaded",
+    "worker_extension_cls": "code from elsewhere is not loaded",
+    "scheduler_cls": "code from elsewhere is not loaded",
+    "config": "give the options one by one",
+    "ssl_keyfile": "only this server talks to it",
+    "ssl_certfile": "only this server talks to it",
+    "root_path": "only this server talks to it",
+    "headless": "it would not answer",
+    "grpc": "HTTP is spoken to it",
+    "tool_call_parser": "tools are read by this server",
+    "enable_auto_tool_choice": "tools are read by this server",
+    "reasoning_parser": "reasoning is read by this server",
+}
+# Set by an option of ours, under which they are to be given: two ways to say one thing would have to be ranked.
+_OURS = {
+    "dtype": "--dtype",
+    "max_model_len": "--max-model-len",
+    "max_num_seqs": "--max-num-seqs",
+    "max_num_batched_tokens": "--max-num-batched-tokens",
+    "gpu_memory_utilization": "--gpu-memory-utilization",
+    "tensor_parallel_size": "--tensor-parallel-size",
+    "limit_mm_per_prompt": "--limit-mm-per-prompt",
+    "mm_processor_kwargs": "--mm-processor-kwargs",
+    "chat_template": "--chat-template",
+    "seed": "--seed",
+    "revision": "--revision",
+    "tokenizer": "--tokenizer",
+    "block_size": "--block-size",
+    "kv_cache_memory_bytes": "--kv-cache-memory",
+    "generation_config": "--generation-config",
+    "override_generation_config": "--override-generation-config",
+    "lora_modules": "--lora-modules",
+    "max_loras": "--max-loras",
+    "max_lora_rank": "--max-lora-rank",
+}
+
+
+def arguments(settings: EngineSettings, *, cpu: bool) -> list[str]:
+    """Return vLLM's options for `settings`, in which `model` is a folder.
+
+    Args:
+        cpu: it runs on a CPU, where memory for the KV cache comes from the environment.
+
+    Raises:
+        ConfigurationError: an entry of engine_args is ours to set, or a setting has no meaning for vLLM.
+    """
+    extra = _checked(settings.engine_args)
+    if settings.num_threads is not None and not cpu:
+        raise ConfigurationError("num_threads has no meaning for vLLM on a GPU; leave it out.")
+    given: dict[str, Any] = {
+        "model": settings.model,
+        "served_model_name": SERVED,
+        "dtype": settings.dtype,
+        "tokenizer": settings.tokenizer,
+        "max_model_len": settings.max_model_len,
+        "max_num_seqs": settings.max_num_seqs,
+        "max_num_batched_tokens": settings.max_num_batched_tokens,
+        "block_size": settings.block_size,
+        "tensor_parallel_size": settings.tensor_parallel_size if settings.tensor_parallel_size > 1 else None,
+        "limit_mm_per_prompt": settings.limit_mm_per_prompt or None,
+        "mm_processor_kwargs": settings.mm_processor_kwargs or None,
+        "chat_template": settings.chat_template,
+        "seed": settings.seed,
+        # Sampling defaults are ours to fill in. The ids that end an answer still come from the checkpoint's file.
+        "override_generation_config": {"max_new_tokens": None},
+    }
+    if not cpu:
+        given["gpu_memory_utilization"] = settings.gpu_memory_utilization
+        given["kv_cache_memory_bytes"] = settings.kv_cache_bytes
+    words = [word for name, value in (given | extra).items() for word in _option(name, value)]
+    if not settings.enable_prefix_caching:
+        words.append("--no-enable-prefix-caching")
+    return words + _lora(settings)
+
+
+def environment(settings: EngineSettings, *, cpu: bool, key: str, folder: Path) -> dict[str, str]:
+    """Return the variables for vLLM beside those of this process.
+
+    Args:
+        key: what it asks for with every request; here rather than among the arguments, which everybody can read.
+        folder: where it puts its sockets and temporary files.
+    """
+    found = {
+        "VLLM_API_KEY": key,
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_HOST_IP": "127.0.0.1",  # else its processes would find each other at this machine's outer address
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1" if uses_lora(settings) else "0",
+        "TMPDIR": str(folder),
+        "PYTHONUNBUFFERED": "1",
+    }
+    if cpu and settings.kv_cache_bytes is not None:
+        found["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(settings.kv_cache_bytes / (1 << 30))))  # whole GiB
+    if cpu and settings.num_threads is not None:
+        found["VLLM_CPU_OMP_THREADS_BIND"] = f"0-{settings.num_threads - 1}"
+    return found
+
+
+def uses_lora(settings: EngineSettings) -> bool:
+    """Whether vLLM has to be told to keep room for adapters; unlike our own engine it cannot take that up later."""
+    return settings.enable_lora or bool(settings.lora_modules) or bool(settings.lora)
+
+
+def _lora(settings: EngineSettings) -> list[str]:
+    if not uses_lora(settings):
+        return []
+    rank = settings.max_lora_rank
+    if rank == DEFAULT.max_lora_rank:  # room for that in every layer is much: what is there says how much is needed
+        folders = [*settings.lora_modules.values(), *([settings.lora] if settings.lora else [])]
+        rank = max([_rank_of(Path(folder)) for folder in folders], default=64)
+    rank = next((known for known in _RANKS if known >= rank), _RANKS[-1])
+    return ["--enable-lora", "--max-loras", str(settings.max_loras), "--max-lora-rank", str(rank)]
+
+
+def _rank_of(folder: Path) -> int:
+    try:
+        return int(json.loads((folder / "adapter_config.json").read_text("utf-8"))["r"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 16  # vLLM says what is wrong with it
+
+
+def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return engine_args by their names with underscores.
+
+    Raises:
+        ConfigurationError: one is ours to set.
+    """
+    found: dict[str, Any] = {}
+    for written, value in given.items():
+        name = written.strip().lstrip("-").replace("-", "_")
+        base = name.removeprefix("no_")
+        if not name.replace("_", "").replace(".", "").isalnum():
+            raise ConfigurationError(f"engine_args has {written!r}, which is no name of an option.")
+        if base in _NOT_THEIRS and not (base == "trust_remote_code" and value in (False, "false")):
+            raise ConfigurationError(f"engine_args: {written} cannot be set: {_NOT_THEIRS[base]}.")
+        if base in _OURS:
+            raise ConfigurationError(f"engine_args: give {_OURS[base]} instead of {written}.")
+        if base != "trust_remote_code":
+            found[name] = value
+    return found
+
+
+def _option(name: str, value: Any) -> list[str]:
+    flag = f"--{name.replace('_', '-')}"
+    if value is None:
+        return []
+    if value is True:
+        return [flag]
+    if value is False:
+        return [f"--no-{flag[2:]}"]
+    return [f"{flag}={value if isinstance(value, str) else json.dumps(value)}"]

@@ -1,0 +1,1 @@
+"""Tests against a real vLLM: `make test-vllm`. They are not collected otherwise."""
