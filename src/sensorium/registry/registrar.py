@@ -27,6 +27,7 @@ from sensorium.settings import MediaLimits
 T = TypeVar("T")
 
 _FOLLOW_S = 2.0
+_UNREAD = -1  # the revision of what was never read
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,8 @@ class Registrar:
         self._fixed: Collection[str] = frozenset(pool.names())
         self._kept: dict[str, Kept] = {}
         self._as_of: dict[str, int] = {}  # alias -> revision of the change that we know of
-        self._revision = -1
+        self._revision = _UNREAD
+        self._file: tuple[str, Sequence[ModelSpec]] = ("", ())
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._following: asyncio.Task[None] | None = None
@@ -78,15 +80,12 @@ class Registrar:
         for spec in models:
             if spec.alias in self._fixed:
                 raise ConfigurationError(f"{source}: {spec.alias!r} is a model of the command line already.")
-        snapshot = Snapshot(0, {spec.alias: Kept(spec, source) for spec in models})
+        self._file = source, tuple(models)
+        snapshot = Snapshot(_UNREAD, {spec.alias: Kept(spec, source) for spec in models})
         if self._store is not None:
             try:
-                if source:
-                    snapshot = await self._store.apply(source, models)
-                elif not self._store.is_new():
-                    snapshot = await self._store.snapshot()
-                if not self._store.is_new():
-                    await self._store.read_measurements()
+                if source or not self._store.is_new():
+                    snapshot = await self._read(self._store)
             except SensoriumError as error:
                 if required:
                     raise ConfigurationError(error.message) from None
@@ -215,7 +214,7 @@ class Registrar:
             log.info("model %r: registered", alias)
         if kept is not None:
             self._kept[alias] = kept
-        self._as_of[alias] = max(revision, self._as_of.get(alias, 0))
+        self._as_of[alias] = max(revision, self._as_of.get(alias, _UNREAD))
 
     async def _let_go(self, alias: str) -> None:
         """Take a name away from the pool; its running requests end, and its memory is free, some time after."""
@@ -225,16 +224,26 @@ class Registrar:
         if task.done() and task.exception() is not None:
             log.info("model %r: %s", alias, task.exception())
 
+    async def _read(self, store: Store) -> Snapshot:
+        """Read everything for the first time."""
+        source, models = self._file
+        snapshot = await (store.apply(source, models) if source else store.snapshot())
+        await store.read_measurements()
+        return snapshot
+
     async def _follow(self) -> None:
         """Take over what others change in the database."""
         assert self._store is not None
         silent = False
         while True:
             await asyncio.sleep(self._follow_s)
-            if self._revision < 0 and self._store.is_new():
+            unread = self._revision == _UNREAD
+            if unread and self._store.is_new() and not self._file[0]:
                 continue  # nobody has registered anything yet
             try:
-                if await self._store.revision() != self._revision:
+                if unread:
+                    await self._take_all(await self._read(self._store))
+                elif await self._store.revision() != self._revision:
                     await self._take_all(await self._store.snapshot())
                 silent = False
             except SensoriumError as error:
@@ -253,7 +262,7 @@ class Registrar:
                 log.warning("model %r: the command line's counts, not the registered one", alias)
                 continue
             async with self._locked(alias):
-                if snapshot.revision <= self._as_of.get(alias, -1):
+                if snapshot.revision <= self._as_of.get(alias, _UNREAD - 1):
                     continue  # changed here since the snapshot was taken
                 try:
                     await self._take(alias, kept.get(alias), snapshot.revision)

@@ -95,7 +95,8 @@ class Store:
     async def _run(self, job: Callable[[Catalog], T]) -> T:
         future = asyncio.wrap_future(self._submit(job))
         try:
-            return await asyncio.wait_for(asyncio.shield(future), _PATIENCE_S)
+            async with asyncio.timeout(_PATIENCE_S):  # not wait_for, which in Python 3.11 may swallow a cancellation
+                return await asyncio.shield(future)
         except TimeoutError:
             raise RegistryUnavailable(
                 f"The registry's database has not answered for {_PATIENCE_S:.0f} s. If it took the change before it "
