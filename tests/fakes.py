@@ -20,7 +20,7 @@ from sensorium.errors import (
     WorkerDied,
 )
 from sensorium.registry.spec import ModelSpec
-from sensorium.registry.status import Change, ModelStatus
+from sensorium.registry.status import Change, Fit, ModelStatus
 from sensorium.settings import MediaLimits
 from sensorium.types import (
     Adapter,
@@ -153,6 +153,7 @@ class FakePool:
         self.loading: dict[str, asyncio.Task[None]] = {}
         self.waiting = 0
         self.statuses = {name: ModelStatus(name, "ready", model=name) for name in models}
+        self.fits: dict[str, Fit] = {}
         self.told: list[asyncio.Queue[Change]] = []
         self.adapters: dict[str, Adapter] = {}
         self.leases = 0
@@ -272,6 +273,10 @@ class FakePool:
         if name not in self.statuses:
             raise ModelNotFound(f"No {name}.")
         return self.statuses[name]
+
+    async def fit(self, name: str) -> Fit:
+        """Return what the test wants."""
+        return self.fits.get(name, Fit("fits", 1))
 
     def change(self, status: ModelStatus) -> None:
         """Tell everybody who listens."""

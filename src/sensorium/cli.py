@@ -57,13 +57,17 @@ def serve(model: str | None, model_option: str | None, merge_lora: bool, **optio
     """Serve MODEL over an OpenAI-compatible HTTP API.
 
     MODEL is a folder, a hub id such as Qwen/Qwen3-VL-2B-Instruct, or nothing: the small models that come with
-    Sensorium, tiny-vl, which sees, and tiny-audio, which hears and is loaded when it is asked for.
+    Sensorium, tiny-vl, which sees, and tiny-audio, which hears and is loaded when it is asked for. With --models and
+    without MODEL only registered models are served.
     """
     from sensorium.lora.folder import DEFAULT_NAME, is_adapter
     from sensorium.terminal.merge import merged_model
 
     if model and model_option and model != model_option:
         raise click.UsageError(f"two models are given: {model!r} and --model {model_option!r}.")
+    if options["models_file"] and not (model or model_option or options["served_names"]):
+        engine_settings(BUNDLED, options)  # says which flags have no effect
+        return start({}, options)
     chosen = model or model_option or BUNDLED
     if merge_lora:
         chosen = merged_model(chosen, None, options["revision"], chosen_hub(options))

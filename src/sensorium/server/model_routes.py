@@ -37,6 +37,7 @@ async def model(request: Request) -> Response:
             **status_body(status),
             **await card(gateway, name),
             "engine": status.engine,  # also what will run it
+            "fit": status_body(await gateway.pool.fit(name)),
             "source": gateway.registrar.source(name),
             "registered": None if spec is None else shown(spec),
             "routing": routing_of(request, gateway, name),

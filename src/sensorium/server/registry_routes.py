@@ -15,6 +15,7 @@ from sensorium.protocol.body import parse_body
 from sensorium.protocol.model_status import status_body
 from sensorium.protocol.registration import RegisterBody
 from sensorium.registry.registration import spec_of
+from sensorium.registry.status import Fit
 from sensorium.server.admin import check_may_change
 from sensorium.server.model_routes import routing_of, status_of
 from sensorium.server.read import read_body
@@ -22,7 +23,7 @@ from sensorium.server.record import record_of
 from sensorium.server.reply import error_response, json_response
 from sensorium.server.routes import Gateway, gateway_of, served_name
 from sensorium.server.waiting import wait_s
-from sensorium.settings import MIB
+from sensorium.settings import GIB, MIB
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -63,11 +64,13 @@ async def register(request: Request) -> Response:
         except SensoriumError as error:
             error.message = f"Model {spec.alias} is registered. Failed to start instance: {error.message}"
             raise
+    fit = await gateway.pool.fit(spec.alias)
     said = "registered successfully" if new else "already registered"
     return json_response(
         {
             "status": "success" if new else "exists",
-            "message": f"Model {spec.alias} {said}",
+            "message": f"Model {spec.alias} {said}{_warning(fit)}",
+            "fit": status_body(fit),
             "routing": routing_of(request, gateway, spec.alias),
         }
     )
@@ -102,6 +105,16 @@ async def unload(request: Request) -> Response:
         return _told(gateway, name, "is being unloaded", 202)
     await asyncio.shield(task)
     return _told(gateway, name, "is unloaded")
+
+
+def _warning(fit: Fit) -> str:
+    """Return what to add for a model that will never fit as it is registered."""
+    if fit.answer != "cannot":
+        return ""
+    needs, has = (f"{count / GIB:.2f} GiB" for count in (fit.needed_bytes, fit.budget_bytes))
+    return (
+        f", but it will not load: it needs {needs} of {fit.memory} memory, models may take {has}. {fit.lower}".rstrip()
+    )
 
 
 def _named(request: Request) -> str:

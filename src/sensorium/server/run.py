@@ -142,7 +142,7 @@ async def _begin(gateway: Gateway, server: uvicorn.Server, url: str, on_ready: C
     while not server.started:
         await asyncio.sleep(0.005)
     name = gateway.pool.default()
-    if gateway.settings.preload and name is not None:
+    if gateway.settings.preload and name is not None and gateway.registrar.spec(name) is None:
         try:
             async with gateway.pool.lease(name):
                 pass

@@ -19,8 +19,11 @@ def show_banner(console: Console, url: str, names: Sequence[str], *, sees: bool,
     """Print URL, models and a curl line. The key itself is shown on a terminal only, not in a log file."""
     key = api_key if api_key is None or console.is_terminal else "$SENSORIUM_API_KEY"
     console.print(Text.assemble(("Sensorium", "bold"), " is ready: ", (f"{url}/v1", "bold cyan")), soft_wrap=True)
-    console.print(Text(f"Models: {', '.join(names)}"), soft_wrap=True)
+    shown = ", ".join(names) or "none yet; `sensorium models register ALIAS MODEL` adds one"
+    console.print(Text(f"Models: {shown}"), soft_wrap=True)
     console.print(Text(f"API page: {url}/docs"), soft_wrap=True)
+    if not names:
+        return
     console.print(Text("Try:"), soft_wrap=True)
     console.print(Text(curl_line(url, names[0], sees=sees, api_key=key)), soft_wrap=True)
 

@@ -60,9 +60,10 @@ def serve(
 
     def on_ready(url: str) -> None:
         progress.stop()
-        info = pool.info(pool.names()[0])
+        names = pool.names()
+        info = pool.info(names[0]) if names else None
         key = settings.api_keys[0] if settings.api_keys else None
-        show_banner(Console(), url, pool.names(), sees=info is not None and "image" in info.modalities, api_key=key)
+        show_banner(Console(), url, names, sees=info is not None and "image" in info.modalities, api_key=key)
 
     try:
         with progress:
