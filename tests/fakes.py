@@ -240,6 +240,9 @@ class FakePool:
     def begin(self, name: str) -> None:
         """Load a model in the background."""
         if name not in self.loading:
+            self.change(
+                msgspec.structs.replace(self.statuses[name], state="loading", phase="reading weights", fraction=0.5)
+            )
             self.loading[name] = asyncio.create_task(self._load(name))
 
     async def load(self, name: str) -> None:
@@ -256,9 +259,6 @@ class FakePool:
                 self.waiting -= 1
 
     async def _load(self, name: str) -> None:
-        self.change(
-            msgspec.structs.replace(self.statuses[name], state="loading", phase="reading weights", fraction=0.5)
-        )
         await asyncio.sleep(self.load_s)
         del self.loading[name]
         self.outlooks.pop(name, None)

@@ -101,13 +101,11 @@ def test_names_with_slashes_and_others(server: Served, alias: str) -> None:
 
 
 def test_load_and_unload(server: Served) -> None:
-    server.pool.load_s = 0.3
+    server.pool.load_s = 3.0
     register(server)
-    began = time.monotonic()
     assert httpx.post(server.url + "/v1/models/eyes/load?wait=0").status_code == 202
-    assert time.monotonic() - began < 0.3
     assert state(server) == "loading"
-    loaded = httpx.post(server.url + "/v1/models/eyes/load").json()
+    loaded = httpx.post(server.url + "/v1/models/eyes/load", timeout=20).json()
     assert (loaded["status"], loaded["model"]["state"], loaded["model"]["num_loads"]) == ("success", "ready", 1)
     assert httpx.post(server.url + "/v1/models/eyes/unload").json()["model"]["state"] == "unloaded"
     assert httpx.post(server.url + "/v1/models/none/load").status_code == 404
@@ -123,7 +121,7 @@ def test_registering_may_wait_until_it_is_loaded(server: Served, fields: dict[st
 
 
 def test_registering_does_not_wait_otherwise(server: Served) -> None:
-    server.pool.load_s = 0.3
+    server.pool.load_s = 3.0
     assert register(server).json()["routing"]["state"] == "registered"
     assert register(server, {"alias": "b", "preload": True}, "?wait=0").json()["routing"]["state"] == "loading"
 
@@ -154,7 +152,8 @@ def test_keys_are_kept_and_never_shown(server: Served, tmp_path: Path, caplog: p
     texts.append(register(server, {**remote, "api_key": "sk-secret2"}).text)
     texts += [httpx.get(server.url + path).text for path in ("/v1/models", "/v1/models/eyes", "/metrics")]
     with httpx.stream("GET", server.url + "/v1/models/eyes/events") as events:
-        texts.append(next(events.iter_lines()))
+        lines = events.iter_lines()
+        texts.append(next(lines))
     assert json.loads(texts[3])["registered"]["api_key"] == "***"
     assert not any("sk-secret" in text for text in (*texts, caplog.text))
     assert Catalog(str(tmp_path / "registry.db")).snapshot().kept["eyes"].spec.settings.api_key == "sk-secret"
@@ -280,7 +279,7 @@ def test_options_that_run_code_need_a_flag() -> None:
 
 
 def test_who_does_not_wait_is_told_how_far_it_is(server: Served) -> None:
-    server.pool.load_s = 0.5
+    server.pool.load_s = 4.0
     register(server)
     chat = {"model": "eyes", "messages": [{"role": "user", "content": "hi"}]}
     text = {"model": "eyes", "prompt": "hi"}
@@ -306,7 +305,7 @@ def test_who_does_not_wait_is_told_how_far_it_is(server: Served) -> None:
 
 
 def test_a_waiting_client_that_hangs_up_leaves(server: Served) -> None:
-    server.pool.load_s = 1.0
+    server.pool.load_s = 4.0
     register(server)
     body = {"model": "eyes", "messages": [{"role": "user", "content": "hi"}]}
     for stream in (False, True):
@@ -315,7 +314,7 @@ def test_a_waiting_client_that_hangs_up_leaves(server: Served) -> None:
     wait_until(lambda: server.pool.waiting == 0 and len(server.gateway.gate) == 0)
     assert server.pool.leases == 0
     assert state(server) == "loading"  # which goes on
-    wait_until(lambda: state(server) == "ready")
+    wait_until(lambda: state(server) == "ready", 20)
     assert server.chat(model="eyes").status_code == 200
 
 
@@ -382,7 +381,8 @@ def test_events_of_one_model_end_when_it_is_removed(server: Served) -> None:
 
 def test_who_leaves_the_events_is_forgotten(server: Served) -> None:
     with httpx.stream("GET", server.url + "/v1/models/events") as events:
-        next(events.iter_lines())
+        lines = events.iter_lines()
+        next(lines)
         assert server.gateway.watchers == 1
     wait_until(lambda: server.gateway.watchers == 0)
     wait_until(lambda: server.pool.told == [])
