@@ -45,7 +45,7 @@ _SERVER = (
     click.option(
         "--url",
         envvar=names("SENSORIUM_URL"),
-        help="The server; default: http://127.0.0.1:8000, or the port of SENSORIUM_PORT.",
+        help="The server; default: this machine's, port 8000.",
     ),
     click.option("--key", envvar=[*names("SENSORIUM_ADMIN_KEY"), *names("SENSORIUM_API_KEY")], help="Its key."),
     click.option(
