@@ -1,9 +1,8 @@
-"""Registering, loading, unloading and removing models over HTTP; who may; and waiting for a model, or not."""
+"""Registering, loading, unloading and removing models over HTTP."""
 
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,24 +14,14 @@ import pytest
 from sensorium.registry.catalog import Catalog
 from sensorium.registry.status import Fit
 from sensorium.registry.store import Store
-from sensorium.settings import ServerSettings
-from tests.server.serving import Served, served, wait_until
-
-EYES = {"alias": "eyes", "model_name": "tiny-vl"}
+from tests.server.registering import register, state
+from tests.server.serving import Served, served
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Served]:
     with served(store=Store(str(tmp_path / "registry.db"))) as running:
         yield running
-
-
-def register(server: Served, body: dict[str, Any] | None = None, query: str = "", **more: Any) -> httpx.Response:
-    return server.post(f"/v1/models/register{query}", {**EYES, **(body or {})}, **more)
-
-
-def state(server: Served, alias: str = "eyes") -> str:
-    return str(httpx.get(f"{server.url}/v1/models/{alias}").json()["state"])
 
 
 def test_the_answers_of_the_serverless_service(server: Served) -> None:
@@ -178,232 +167,3 @@ def test_a_registry_that_cannot_be_written(server: Served, monkeypatch: pytest.M
             )
         assert server.chat("hi", model="eyes").status_code == 200
     assert register(server, {"alias": "b"}).status_code == 200
-
-
-# Who may change the server.
-
-CHANGES = [
-    ("POST", "/v1/models/register", EYES),
-    ("POST", "/v1/models/eyes/load", None),
-    ("POST", "/v1/models/eyes/unload", None),
-    ("DELETE", "/v1/models/eyes", None),
-]
-
-
-def codes(server: Served, **headers: str) -> set[Any]:
-    """The codes with which every change is refused; None: it is not."""
-    found = set()
-    for method, path, body in CHANGES:
-        answer = httpx.request(method, server.url + path, json=body, headers=headers)
-        found.add(answer.json().get("code") if answer.status_code >= 400 else None)
-        assert answer.status_code not in (401, 403) or answer.json()["error"]["message"]
-    return found
-
-
-def test_pages_of_other_sites_may_not(server: Served) -> None:
-    host = server.url.removeprefix("http://")
-    for origin in ("http://evil.example", "null", f"http://{host}.evil.example", "http://127.0.0.1:1", ""):
-        assert codes(server, Origin=origin) == {"cross_origin"}, origin
-    for site in ("cross-site", "same-site"):
-        assert codes(server, **{"Sec-Fetch-Site": site}) == {"cross_origin"}
-    assert server.pool.names() == ["echo"]
-    assert codes(server, Origin=server.url, **{"Sec-Fetch-Site": "same-origin"}) == {None}
-
-
-@pytest.mark.parametrize(
-    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""]
-)
-def test_what_a_form_can_send_is_refused(server: Served, kind: str) -> None:
-    body = json.dumps(EYES).encode()
-    headers = {"Content-Type": kind} if kind else {}
-    answer = httpx.post(server.url + "/v1/models/register", content=body, headers=headers)
-    assert (answer.status_code, answer.json()["code"]) == (400, "content_type")
-    assert server.pool.names() == ["echo"]
-    charset = {"Content-Type": "application/json; charset=utf-8"}
-    assert httpx.post(server.url + "/v1/models/register", content=body, headers=charset).status_code == 200
-
-
-def test_without_keys_only_this_machine_by_its_own_name(server: Served) -> None:
-    for header in ("X-Forwarded-For", "Forwarded", "X-Real-IP"):
-        assert codes(server, **{header: "10.0.0.1"}) == {"not_local"}
-    port = server.url.rpartition(":")[2]
-    for host in (f"evil.example:{port}", "evil.example", "127.0.0.1.evil.example", "localhost.evil.example"):
-        assert codes(server, Host=host) == {"not_local"}, host  # a name that was made to point here
-    for host in (f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}"):
-        assert codes(server, Host=host) == {None}, host
-
-
-def test_from_another_machine_only_with_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sensorium.server import admin
-
-    monkeypatch.setattr(admin, "_is_loopback", lambda host: False)
-    with served() as server:
-        assert codes(server) == {"not_local"}
-    with served(ServerSettings(api_keys=("k",))) as server:
-        assert codes(server, Authorization="Bearer k") == {None}
-
-
-def test_admin_keys_are_apart_from_those_for_asking() -> None:
-    with served(ServerSettings(api_keys=("ask",), admin_keys=("one", "two"))) as server:
-        assert codes(server) == codes(server, Authorization="Bearer x") == {"invalid_api_key"}
-        assert codes(server, Authorization="Bearer ask") == {"admin_key_required"}
-        for key in ("one", "two"):
-            assert codes(server, Authorization=f"Bearer {key}") == {None}
-        for key in ("ask", "one"):
-            assert httpx.get(server.url + "/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code == 200
-    with served(ServerSettings(admin_keys=("one",))) as server:
-        assert codes(server) == codes(server, Authorization="Bearer x") == {"admin_key_required"}
-        assert server.chat().status_code == 200  # everybody may ask
-        assert codes(server, Authorization="Bearer one") == {None}
-
-
-def test_options_that_run_code_need_a_flag() -> None:
-    def body(**engine_args: Any) -> dict[str, Any]:
-        return {"engine": "vllm", "engine_args": engine_args}
-
-    with served() as server:
-        for wrong in (
-            body(trust_remote_code=True),
-            {"trust_remote_code": True},
-            {"engine": "vllm", "engine_python": "/bin/sh"},
-        ):
-            answer = register(server, wrong)
-            assert (answer.status_code, answer.json()["code"]) == (403, "engine_args_forbidden"), wrong
-        assert server.pool.names() == ["echo"]
-    with served(ServerSettings(trust_engine_args=True)) as server:
-        answer = register(server, {"engine": "vllm", "engine_python": "/bin/sh", "engine_args": {"hf_overrides": {}}})
-        assert answer.status_code == 200
-
-
-# Waiting for a model, or not.
-
-
-def test_who_does_not_wait_is_told_how_far_it_is(server: Served) -> None:
-    server.pool.load_s = 4.0
-    register(server)
-    chat = {"model": "eyes", "messages": [{"role": "user", "content": "hi"}]}
-    text = {"model": "eyes", "prompt": "hi"}
-    for path, body in (
-        ("chat/completions", chat),
-        ("chat/completions", {**chat, "stream": True}),
-        ("completions", text),
-    ):
-        for query, headers in (("?wait=0", {}), ("", {"Prefer": "wait=0"}), ("", {"Prefer": "respond-async"})):
-            answer = server.post(f"/v1/{path}{query}", body, headers=headers)
-            assert (answer.status_code, answer.headers["retry-after"]) == (503, "3")
-            error = answer.json()["error"]
-            assert (error["type"], error["code"], error["status"]) == ("model_loading", "model_not_ready", "starting")
-            assert (error["phase"], error["fraction"], error["retry_after"]) == ("reading weights", 0.5, 3)
-    assert server.post("/tokenize?wait=0", {"model": "eyes", "prompt": "hi"}).status_code == 503
-    short = server.post("/v1/chat/completions?wait=0.05", chat)
-    assert (short.status_code, short.json()["code"]) == (503, "model_not_ready")
-    assert "not loaded within 0.05 s" in short.json()["message"]
-    assert server.post("/v1/chat/completions?wait=10", chat).status_code == 200
-    assert server.post("/v1/chat/completions?wait=0", chat).status_code == 200
-    wrong = server.post("/v1/chat/completions?wait=soon", chat)
-    assert (wrong.status_code, wrong.json()["param"]) == (400, "wait")
-
-
-def test_a_waiting_client_that_hangs_up_leaves(server: Served) -> None:
-    server.pool.load_s = 4.0
-    register(server)
-    body = {"model": "eyes", "messages": [{"role": "user", "content": "hi"}]}
-    for stream in (False, True):
-        with pytest.raises(httpx.ReadTimeout):
-            httpx.post(server.url + "/v1/chat/completions", json={**body, "stream": stream}, timeout=0.2)
-    wait_until(lambda: server.pool.waiting == 0 and len(server.gateway.gate) == 0)
-    assert server.pool.leases == 0
-    assert state(server) == "loading"  # which goes on
-    wait_until(lambda: state(server) == "ready", 20)
-    assert server.chat(model="eyes").status_code == 200
-
-
-# Events.
-
-
-class Watching:
-    """Reads events in a thread."""
-
-    def __init__(self, server: Served, path: str = "/v1/models/events") -> None:
-        self.lines: list[str] = []
-        self.thread = threading.Thread(target=self._read, args=(server.url + path,))
-        self.thread.start()
-        wait_until(lambda: bool(self.lines))
-
-    def _read(self, url: str) -> None:
-        with httpx.stream("GET", url, timeout=30) as response:
-            assert response.headers["content-type"].startswith("text/event-stream")
-            for line in response.iter_lines():
-                self.lines.append(line)
-
-    @property
-    def events(self) -> list[tuple[str, str, str]]:
-        found = [json.loads(line.removeprefix("data: ")) for line in self.lines if line.startswith("data: {")]
-        assert all(line.startswith("data:") for line in self.lines if line)
-        assert all(event["object"] == "model.event" for event in found)
-        return [(event["event"], event["alias"], (event["status"] or {}).get("state")) for event in found]
-
-
-def test_events_of_all_models_until_the_server_ends(tmp_path: Path) -> None:
-    with served() as server:
-        watching = Watching(server)
-        register(server)
-        server.chat("hi", model="eyes")
-        httpx.delete(server.url + "/v1/models/eyes")
-        wait_until(lambda: len(watching.events) >= 5)
-        assert watching.events == [
-            ("snapshot", "echo", "ready"),
-            ("changed", "eyes", "registered"),
-            ("changed", "eyes", "loading"),
-            ("changed", "eyes", "ready"),
-            ("removed", "eyes", None),
-        ]
-        server.gateway.gate.draining = True
-        watching.thread.join(3)
-        assert not watching.thread.is_alive()
-        assert watching.lines[-2:] == ["data: [DONE]", ""] or watching.lines[-1] == "data: [DONE]"
-        assert (server.gateway.watchers, server.pool.told) == (0, [])
-
-
-def test_events_of_one_model_end_when_it_is_removed(server: Served) -> None:
-    register(server)
-    register(server, {"alias": "other"})
-    watching = Watching(server, "/v1/models/eyes/events")
-    server.chat("hi", model="other")
-    server.chat("hi", model="eyes")
-    httpx.delete(server.url + "/v1/models/eyes")
-    watching.thread.join(3)
-    assert [event[1] for event in watching.events] == ["eyes"] * 4
-    assert watching.events[-1][0] == "removed"
-    assert httpx.get(server.url + "/v1/models/none/events").status_code == 404
-    assert httpx.head(server.url + "/v1/models/events").status_code == 200
-
-
-def test_who_leaves_the_events_is_forgotten(server: Served) -> None:
-    with httpx.stream("GET", server.url + "/v1/models/events") as events:
-        lines = events.iter_lines()
-        next(lines)
-        assert server.gateway.watchers == 1
-    wait_until(lambda: server.gateway.watchers == 0)
-    wait_until(lambda: server.pool.told == [])
-
-
-def test_not_too_many_watch(server: Served) -> None:
-    server.gateway.watchers = 64
-    answer = httpx.get(server.url + "/v1/models/events")
-    assert (answer.status_code, answer.json()["code"]) == (503, "server_overloaded")
-
-
-def test_progress_alone_is_told_a_few_times_a_second(server: Served) -> None:
-    import msgspec
-
-    register(server)
-    watching = Watching(server, "/v1/models/eyes/events")
-    status = msgspec.structs.replace(server.pool.statuses["eyes"], state="loading", phase="reading weights")
-    for step in range(200):
-        server.pool.change(msgspec.structs.replace(status, fraction=step / 200))
-    server.pool.change(msgspec.structs.replace(status, state="ready", phase=""))
-    httpx.delete(server.url + "/v1/models/eyes")
-    watching.thread.join(5)
-    assert [event[2] for event in watching.events][-2:] == ["ready", None]
-    assert len(watching.events) <= 10

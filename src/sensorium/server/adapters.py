@@ -12,6 +12,7 @@ from sensorium.errors import Forbidden, InvalidRequest, ModelNotFound
 from sensorium.lora.config import FILE
 from sensorium.protocol.adapters import LoadAdapterBody, UnloadAdapterBody
 from sensorium.protocol.body import parse_body
+from sensorium.server.admin import check_may_change
 from sensorium.server.read import read_body
 from sensorium.server.routes import gateway_of
 from sensorium.settings import ServerSettings
@@ -21,6 +22,7 @@ from sensorium.types import Adapter
 async def load_adapter(request: Request) -> Response:
     """Load a LoRA adapter from a folder of the server; its name then answers like a model's."""
     gateway = gateway_of(request)
+    check_may_change(request, gateway.settings, anywhere=True)  # the operator allowed a folder, or every one
     body = parse_body(LoadAdapterBody, await read_body(request, gateway.settings.max_body_bytes))
     if not body.lora_name or not body.lora_path:
         raise InvalidRequest("Both 'lora_name' and 'lora_path' must be provided.", param="lora_name")
@@ -32,6 +34,7 @@ async def load_adapter(request: Request) -> Response:
 async def unload_adapter(request: Request) -> Response:
     """Unload a LoRA adapter; answers that use it go on."""
     gateway = gateway_of(request)
+    check_may_change(request, gateway.settings, anywhere=True)
     body = parse_body(UnloadAdapterBody, await read_body(request, gateway.settings.max_body_bytes))
     if not body.lora_name:
         raise InvalidRequest("'lora_name' needs to be provided to unload a LoRA adapter.", param="lora_name")

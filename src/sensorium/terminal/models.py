@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,6 @@ from sensorium.terminal.values import Bytes, Dtype, IdleTtl, Limits, ProcessorOp
 if TYPE_CHECKING:
     from sensorium.terminal.registry_client import RegistryClient
 
-DEFAULT_URL = "http://127.0.0.1:8000"
 Command = Callable[..., Any]
 _LOOK_S = 0.2
 _AT_LEAST_1 = click.IntRange(min=1)
@@ -42,7 +42,11 @@ class JsonObject(click.ParamType[dict[str, Any]]):
 
 
 _SERVER = (
-    click.option("--url", envvar=names("SENSORIUM_URL"), help=f"The server; default: {DEFAULT_URL}."),
+    click.option(
+        "--url",
+        envvar=names("SENSORIUM_URL"),
+        help="The server; default: this machine's, port 8000.",
+    ),
     click.option("--key", envvar=[*names("SENSORIUM_ADMIN_KEY"), *names("SENSORIUM_API_KEY")], help="Its key."),
     click.option(
         "--registry",
@@ -182,7 +186,7 @@ def events(alias: str | None, **options: Any) -> int:
     from sensorium.terminal.models_table import memory
     from sensorium.terminal.registry_client import RegistryClient
 
-    with RegistryClient(options["url"] or DEFAULT_URL, options["key"]) as registry:
+    with RegistryClient(options["url"] or default_url(), options["key"]) as registry:
         for event in registry.events(alias):
             status = event["status"] or {}
             if options["as_json"]:
@@ -197,12 +201,18 @@ def events(alias: str | None, **options: Any) -> int:
 _SERVER_NAMES = ("url", "key", "registry", "as_json")
 
 
+def default_url() -> str:
+    """Return where a server of this machine listens if nothing else is said."""
+    port = next((os.environ[name] for name in names("SENSORIUM_PORT") if os.environ.get(name)), "8000")
+    return f"http://127.0.0.1:{port}"
+
+
 def _do(options: dict[str, Any], act: Callable[[Any], Any], *, offline: bool = False, quiet: bool = False) -> Any:
     """Act on a running server's registry, or where there is none and nobody named one, on the registry itself."""
     from sensorium.terminal.registry_client import NobodyThere, RegistryClient
 
     try:
-        with RegistryClient(options["url"] or DEFAULT_URL, options["key"]) as client:
+        with RegistryClient(options["url"] or default_url(), options["key"]) as client:
             answer = act(client)
     except NobodyThere:
         location = options["registry"] or default_location()
@@ -212,7 +222,7 @@ def _do(options: dict[str, Any], act: Callable[[Any], Any], *, offline: bool = F
 
         answer = act(RegistryFile(location))
         where = "the database of --registry" if "://" in location else location
-        click.echo(f"No server answers at {DEFAULT_URL}; this is what is kept in {where}.", err=True)
+        click.echo(f"No server answers at {default_url()}; this is what is kept in {where}.", err=True)
     if not quiet:
         click.echo(json.dumps(answer) if options["as_json"] else f"{answer['message']}.")
     return answer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import click
 
@@ -10,6 +10,7 @@ from sensorium.cli import cli
 from sensorium.environment import STANDARD, UNUSED, VARIABLES
 from sensorium.registry.model_types import MODEL_TYPES
 from sensorium.terminal.foreign import SWIFT, VLLM, Foreign
+from sensorium.terminal.models import models
 from sensorium.terminal.start_server import MODEL_TYPES as RTP_TYPES
 
 _HEAD = """\
@@ -45,6 +46,8 @@ _COMMANDS = (
     ("worker", "sensorium worker, python -m sensorium.worker.service"),
 )
 
+_MODELS = models.commands
+
 
 def reference() -> str:
     """Return docs/cli.md."""
@@ -60,6 +63,14 @@ def reference() -> str:
             else ("\nOf `sensorium serve`, also those about the model.\n")
         )
         sections.append(f"## {title}\n{more}\n" + _table(("flag", "value", "default", "what"), rows))
+    sections.append(
+        "## sensorium models\n\n"
+        + _table(
+            ("command", "what"), [(f"`{name}`", command.get_short_help_str(100)) for name, command in _MODELS.items()]
+        )
+        + "\nOf `register`, and, the last four, of all:\n\n"
+        + _table(("flag", "value", "default", "what"), _flags("register", _MODELS))
+    )
     sections.append(
         "## Model types of `sensorium deploy`\n\n"
         + _table(
@@ -90,10 +101,10 @@ def reference() -> str:
     return "\n".join(sections)
 
 
-def _flags(command: str) -> list[tuple[str, str, str, str]]:
+def _flags(command: str, group: Mapping[str, click.Command] | None = None) -> list[tuple[str, str, str, str]]:
     """Return flag, kind of value, default and help of each option that is not hidden."""
     rows = []
-    for option in cli.commands[command].params:
+    for option in (group or cli.commands)[command].params:
         if not isinstance(option, click.Option) or option.hidden:
             continue
         flags = ", ".join(f"`{flag}`" for flag in (*option.opts, *option.secondary_opts))
