@@ -142,7 +142,9 @@ def test_errors_say_where(server: Running) -> None:
         client.chat.completions.create(
             model="tiny-vl", messages=ask("x"), extra_body={"mm_processor_kwargs": {"max_pixels": 1000}}
         )
-    longest = client.completions.create(model="tiny-vl", prompt="Hello", max_tokens=100_000, temperature=0, extra_body={"ignore_eos": True})
+    longest = client.completions.create(
+        model="tiny-vl", prompt="Hello", max_tokens=100_000, temperature=0, extra_body={"ignore_eos": True}
+    )
     assert longest.usage.total_tokens == 512  # as with the native engine: what the context leaves
 
 
