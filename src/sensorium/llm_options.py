@@ -56,6 +56,8 @@ def engine_settings(model: str, options: Mapping[str, Any]) -> EngineSettings:
         known["media"] = _media(known.get("media", MediaLimits()), media)
     if known.get("tensor_parallel_size", 1) != 1 and known.get("engine") != "vllm":
         raise ConfigurationError("tensor_parallel_size must be 1: a model runs on one device, but for the engine vllm.")
+    if "trust_remote_code" in str(known.get("engine_args", "")).replace("-", "_"):
+        raise ConfigurationError("engine_args: trust_remote_code cannot be set: no code of a checkpoint runs.")
     if unknown := sorted(set(others) - set(_NO_MEANING)):
         raise TypeError(f"LLM() got unknown options: {', '.join(unknown)}")
     if others:

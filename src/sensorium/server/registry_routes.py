@@ -10,10 +10,11 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sensorium.errors import ModelNotFound, SensoriumError
+from sensorium.errors import Forbidden, ModelNotFound, SensoriumError
 from sensorium.protocol.body import parse_body
 from sensorium.protocol.model_status import status_body
 from sensorium.protocol.registration import RegisterBody
+from sensorium.registry.engine_args import FLAG
 from sensorium.registry.registration import spec_of
 from sensorium.registry.status import Fit
 from sensorium.server.admin import check_may_change
@@ -54,7 +55,14 @@ async def register(request: Request) -> Response:
     """
     gateway = gateway_of(request)
     body = parse_body(RegisterBody, await read_body(request, min(_MOST_BYTES, gateway.settings.max_body_bytes)))
-    spec = spec_of(body, trusted=gateway.settings.trust_engine_args)
+    trusted = gateway.settings.trust_engine_args
+    spec = spec_of(body, trusted=trusted)
+    if (spec.settings.api_key or "").startswith("env:") and not trusted:
+        raise Forbidden(
+            "`api_key` names a variable of the server's environment, which would be sent to `base_url`; only a server "
+            f"started with {FLAG}, or its own models.toml, does that. Send the key itself.",
+            param="api_key",
+        )
     record_of(request.scope).model = spec.alias
     new, spec = await gateway.registrar.register(spec, replace=bool(body.replace))
     asked = "wait" in request.query_params or "prefer" in request.headers

@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from sensorium.environment import flag, names
+from sensorium.registry.engine_args import check_engine_args
 from sensorium.settings import GIB, MIB, Engine, EngineSettings, Hub, MediaLimits
 from sensorium.terminal.foreign import note, noted
 from sensorium.terminal.values import (
@@ -248,6 +249,8 @@ def engine_settings(model: str, options: dict[str, Any], name: str = "") -> Engi
         given["encoder_cache_bytes"] = options["encoder_cache_memory"]
         given["media"] = media_limits(options)
     given["engine_args"] = dict(options["engine_args"])
+    if options["engine"] == "vllm":
+        check_engine_args(given["engine_args"], trusted=options.get("trust_engine_args", False))
     given["api_key"], given["timeout_s"] = options["remote_api_key"], options["remote_timeout"]
     tokenizer = _tokenizer(options["tokenizer"], model)
     return EngineSettings(

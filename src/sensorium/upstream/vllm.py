@@ -30,6 +30,7 @@ from sensorium.upstream.interpreter import find_interpreter
 from sensorium.upstream.model import UpstreamModel
 from sensorium.upstream.vllm_log import VllmLog
 from sensorium.upstream.vllm_start import start, wait
+from sensorium.upstream.weights_files import check_weights
 from sensorium.worker.checkpoint import read_json, sampling_defaults
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class VllmModel(UpstreamModel):
         path = Path(settings.model)
         config = read_json(path / "config.json")
         interpreter = find_interpreter(settings.engine_python)
+        check_weights(path)
         cpu = interpreter.cpu_only or settings.device == "cpu"
         vllm_log, ended = VllmLog(on_progress), queue.SimpleQueue[str]()
         program = Guarded("sensorium-vllm-")

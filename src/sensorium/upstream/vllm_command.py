@@ -18,55 +18,17 @@ SERVED = "model"  # what the model is called between the two processes
 DEFAULT = EngineSettings("")
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those vLLM takes
-# Ours already, or not for a server that only this one may reach.
-_NOT_THEIRS = {
-    "model": "give the model as MODEL",
-    "host": "only this server talks to it",
-    "port": "only this server talks to it",
-    "uds": "only this server talks to it",
-    "api_key": "only this server talks to it",
-    "served_model_name": "give --served-model-name",
-    "allowed_local_media_path": "media are fetched by this server; give --allowed-local-media-path",
-    "allowed_media_domains": "media are fetched by this server",
-    "trust_remote_code": "no code of a checkpoint runs",
-    "middleware": "code from elsewhere is not loaded",
-    "tool_parser_plugin": "code from elsewhere is not loaded",
-    "reasoning_parser_plugin": "code from elsewhere is not loaded",
-    "logits_processors": "code from elsewhere is not loaded",
-    "worker_cls": "code from elsewhere is not loaded",
-    "worker_extension_cls": "code from elsewhere is not loaded",
-    "scheduler_cls": "code from elsewhere is not loaded",
-    "config": "give the options one by one",
-    "ssl_keyfile": "only this server talks to it",
-    "ssl_certfile": "only this server talks to it",
-    "root_path": "only this server talks to it",
-    "headless": "it would not answer",
-    "grpc": "HTTP is spoken to it",
-    "tool_call_parser": "tools are read by this server",
-    "enable_auto_tool_choice": "tools are read by this server",
-    "reasoning_parser": "reasoning is read by this server",
-}
-# Set by an option of ours, under which they are to be given: two ways to say one thing would have to be ranked.
+# What would break the talk between the two servers. What runs code from elsewhere is met where options come in.
 _OURS = {
-    "dtype": "--dtype",
-    "max_model_len": "--max-model-len",
-    "max_num_seqs": "--max-num-seqs",
-    "max_num_batched_tokens": "--max-num-batched-tokens",
-    "gpu_memory_utilization": "--gpu-memory-utilization",
-    "tensor_parallel_size": "--tensor-parallel-size",
-    "limit_mm_per_prompt": "--limit-mm-per-prompt",
-    "mm_processor_kwargs": "--mm-processor-kwargs",
-    "chat_template": "--chat-template",
-    "seed": "--seed",
-    "revision": "--revision",
-    "tokenizer": "--tokenizer",
-    "block_size": "--block-size",
-    "kv_cache_memory_bytes": "--kv-cache-memory",
-    "generation_config": "--generation-config",
-    "override_generation_config": "--override-generation-config",
-    "lora_modules": "--lora-modules",
-    "max_loras": "--max-loras",
-    "max_lora_rank": "--max-lora-rank",
+    **dict.fromkeys(
+        ("host", "port", "uds", "api_key", "root_path", "headless", "grpc", "ssl_keyfile", "ssl_certfile"),
+        "only this server talks to it",
+    ),
+    **dict.fromkeys(("allowed_local_media_path", "allowed_media_domains"), "media are fetched by this server"),
+    **dict.fromkeys(("tool_call_parser", "enable_auto_tool_choice"), "tools are read by this server"),
+    "reasoning_parser": "reasoning is read by this server",
+    "model": "give the model as MODEL",
+    "served_model_name": "give --served-model-name",
 }
 
 
@@ -103,9 +65,9 @@ def arguments(settings: EngineSettings, *, cpu: bool) -> list[str]:
         given["gpu_memory_utilization"] = settings.gpu_memory_utilization
         given["kv_cache_memory_bytes"] = settings.kv_cache_bytes
     words = [word for name, value in (given | extra).items() for word in _option(name, value)]
-    if not settings.enable_prefix_caching:
+    if not settings.enable_prefix_caching and "enable_prefix_caching" not in extra:
         words.append("--no-enable-prefix-caching")
-    return words + _lora(settings)
+    return words + _lora(settings, extra)
 
 
 def environment(settings: EngineSettings, *, cpu: bool, key: str, folder: Path) -> dict[str, str]:
@@ -133,10 +95,11 @@ def environment(settings: EngineSettings, *, cpu: bool, key: str, folder: Path) 
 
 def uses_lora(settings: EngineSettings) -> bool:
     """Whether vLLM has to be told to keep room for adapters; unlike our own engine it cannot take that up later."""
-    return settings.enable_lora or bool(settings.lora_modules) or bool(settings.lora)
+    told = settings.enable_lora or settings.engine_args.get("enable_lora") is True
+    return told or bool(settings.lora_modules) or bool(settings.lora)
 
 
-def _lora(settings: EngineSettings) -> list[str]:
+def _lora(settings: EngineSettings, extra: Mapping[str, Any]) -> list[str]:
     if not uses_lora(settings):
         return []
     rank = settings.max_lora_rank
@@ -144,7 +107,8 @@ def _lora(settings: EngineSettings) -> list[str]:
         folders = [*settings.lora_modules.values(), *([settings.lora] if settings.lora else [])]
         rank = max([_rank_of(Path(folder)) for folder in folders], default=64)
     rank = next((known for known in _RANKS if known >= rank), _RANKS[-1])
-    return ["--enable-lora", "--max-loras", str(settings.max_loras), "--max-lora-rank", str(rank)]
+    wanted = {"enable_lora": True, "max_loras": settings.max_loras, "max_lora_rank": rank}
+    return [word for name, value in wanted.items() if name not in extra for word in _option(name, value)]
 
 
 def _rank_of(folder: Path) -> int:
@@ -155,7 +119,7 @@ def _rank_of(folder: Path) -> int:
 
 
 def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return engine_args by their names with underscores.
+    """Return engine_args by their names with underscores; they count before what our settings say.
 
     Raises:
         ConfigurationError: one is ours to set.
@@ -163,15 +127,11 @@ def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for written, value in given.items():
         name = written.strip().lstrip("-").replace("-", "_")
-        base = name.removeprefix("no_")
         if not name.replace("_", "").replace(".", "").isalnum():
             raise ConfigurationError(f"engine_args has {written!r}, which is no name of an option.")
-        if base in _NOT_THEIRS and not (base == "trust_remote_code" and value in (False, "false")):
-            raise ConfigurationError(f"engine_args: {written} cannot be set: {_NOT_THEIRS[base]}.")
-        if base in _OURS:
-            raise ConfigurationError(f"engine_args: give {_OURS[base]} instead of {written}.")
-        if base != "trust_remote_code":
-            found[name] = value
+        if name in _OURS:
+            raise ConfigurationError(f"engine_args: {written} cannot be set: {_OURS[name]}.")
+        found[name] = value
     return found
 
 
