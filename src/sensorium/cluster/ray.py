@@ -23,11 +23,12 @@ from typing import Any, TypeVar
 
 from sensorium.cluster import tcp, token
 from sensorium.cluster.node import Node
-from sensorium.cluster.nodes import HERE, gpu_info
+from sensorium.cluster.nodes import HERE
 from sensorium.cluster.placement import TOO_LARGE, Ask, ask_of
+from sensorium.cluster.ray_resources import bundle_of, could_hold, row_of, shown
 from sensorium.cluster.remote_process import RemoteProcess
 from sensorium.errors import ConfigurationError, InvalidRequest, ModelUnavailable, NoRoom
-from sensorium.settings import GIB, EngineSettings, Needs
+from sensorium.settings import EngineSettings, Needs
 from sensorium.worker.launcher import CHOSEN, PRELOAD
 from sensorium.worker.spawner import Process
 
@@ -36,7 +37,6 @@ LOCAL = "local"
 AUTO = "auto"
 _ROOM_S = 3.0  # how long Ray may look for room: its nodes report what is free a few times a second
 _START_S = 120.0
-_LEAST_CPU = 0.01  # Ray reserves something or nothing at all
 _STORE_BYTES = 80 << 20  # Ray's own minimum, and a little
 _NODE_LABEL = "ray.io/node-id"
 
@@ -127,7 +127,13 @@ class RaySpawner:
     async def rows(self) -> list[dict[str, Any]]:
         """Return a row of GET /workers for each of Ray's nodes."""
         nodes = await self._call(_nodes)
-        return [self._row(node) for node in nodes]
+        held = [
+            (holder.node_id, name, holder.process.pid)
+            for name, holders in self._holders.items()
+            for holder in holders
+            if holder.process is not None
+        ]
+        return [row_of(node, held) for node in nodes]
 
     def _connect(self, address: str, more: dict[str, Any]) -> None:
         import ray
@@ -169,18 +175,13 @@ class RaySpawner:
             if holder is not None:
                 return holder
         free, have, nodes = await self._call(lambda: (_available(), _resources(), _nodes()))
-        bundle = _bundle(ask)
-        could = any(
-            all(node["Resources"].get(name, 0.0) >= amount for name, amount in bundle.items())
-            for node in nodes
-            if node["Alive"] and (not named or node["NodeID"] == named)
-        )
+        bundle = bundle_of(ask)
         free = {name: free.get(name, 0.0) for name in have}  # Ray leaves out what is 0
         raise NoRoom(
-            f"The Ray cluster has no room for the model {ask.name!r}, which takes {_shown(bundle)}. No node has "
-            f"that free; in all {_shown(free)} are free of {_shown(have)}. Unload models, lower what the model "
+            f"The Ray cluster has no room for the model {ask.name!r}, which takes {shown(bundle)}. No node has "
+            f"that free; in all {shown(free)} are free of {shown(have)}. Unload models, lower what the model "
             "needs, or add a node.",
-            code=None if could else TOO_LARGE,
+            code=None if could_hold(nodes, bundle, named) else TOO_LARGE,
         )
 
     def _call(self, function: Callable[[], T]) -> asyncio.Future[T]:
@@ -191,27 +192,6 @@ class RaySpawner:
         if holder in holders:
             holders.remove(holder)
             holder.release()
-
-    def _row(self, node: dict[str, Any]) -> dict[str, Any]:
-        have: dict[str, float] = node["Resources"] if node["Alive"] else {}
-        instances = {
-            f"{name}#{holder.process.pid}": {"alias": name, "status": "running", "pid": holder.process.pid}
-            for name, holders in self._holders.items()
-            for holder in holders
-            if holder.process is not None and holder.node_id == node["NodeID"]
-        }
-        return {
-            "worker_id": node["NodeID"],
-            "worker_url": f"ray://{node['NodeManagerAddress']}",
-            "public_worker_url": f"ray://{node['NodeManagerAddress']}",
-            "status": "active" if node["Alive"] else "inactive",
-            "last_heartbeat": None,
-            "gpu_info": {**gpu_info(()), "gpu_count": int(have.get("GPU", 0))},
-            "cpu_count": have.get("CPU", 0.0),
-            "total_memory_gb": round(have.get("memory", 0.0) / GIB, 2),
-            "available_memory_gb": None,
-            "instances": instances,
-        }
 
 
 class Holder:
@@ -295,7 +275,7 @@ def _reserve(ask: Ask, label: dict[str, str], wait_s: float) -> Holder | None:
     from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    bundle = _bundle(ask)
+    bundle = bundle_of(ask)
     options: dict[str, Any] = {"bundle_label_selector": [label]} if label else {}
     group = placement_group([bundle], strategy="SPREAD", **options)
     try:
@@ -336,16 +316,3 @@ def _nodes() -> list[dict[str, Any]]:
     import ray
 
     return list(ray.nodes())
-
-
-def _bundle(ask: Ask) -> dict[str, float]:
-    # What Ray calls memory is the host's; that of a GPU goes by shares.
-    amounts = {"CPU": ask.num_cpus, "GPU": ask.num_gpus, "memory": float(ask.host_bytes)}
-    return {name: amount for name, amount in amounts.items() if amount} or {"CPU": _LEAST_CPU}
-
-
-def _shown(resources: dict[str, float]) -> str:
-    parts = [f"{resources[name]:g} {name}" for name in ("CPU", "GPU") if name in resources]
-    if "memory" in resources:
-        parts.append(f"{resources['memory'] / GIB:.1f} GiB memory")
-    return ", ".join(parts)

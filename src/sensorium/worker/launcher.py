@@ -108,13 +108,17 @@ class Launcher:
         Raises:
             ModelUnavailable: no worker could be started. After ZygoteEnded, `sock` may not be used again.
         """
-        # The caller may go while the zygote forks: the worker is there all the same, and somebody must see it end.
+        # A caller may go while the zygote forks: the worker is there all the same, and somebody must see it end.
         forking = asyncio.get_running_loop().create_task(self._fork(sock.dup(), variables))
         try:
             return await asyncio.shield(forking)
         except asyncio.CancelledError:
             forking.add_done_callback(_unwanted)
             raise
+
+    def close(self) -> None:
+        """End the zygote. Workers are not touched."""
+        self._drop()
 
     async def _fork(self, sock: socket.socket, variables: Mapping[str, str]) -> Child:
         with sock:
@@ -133,10 +137,6 @@ class Launcher:
                         "No worker process could be started: the zygote ended. Its own output on standard error says "
                         "why.",
                     ) from error
-
-    def close(self) -> None:
-        """End the zygote. Workers are not touched."""
-        self._drop()
 
     async def _ask(self, theirs: socket.socket, variables: Mapping[str, str]) -> int:
         assert self._control is not None
