@@ -17,6 +17,7 @@ from sensorium.types import Adapter, Delta, Event, ModelInfo, Request, Started, 
 from sensorium.worker.frames import Tokens
 
 STEP_S = 0.01
+BATCH = 8  # requests beyond these are said to wait
 
 
 class FakeModel:
@@ -117,6 +118,7 @@ class FakeModel:
         with self._lock:
             mib = 20.0 if self.info.path == "small" else 200.0
             counters = {"running": float(len(self._running)), "aborted": float(self._aborted)}
+            counters["requests_waiting"] = max(0.0, len(self._running) - BATCH)
             return self._turns, {"host_bytes": mib * (1 << 20), **counters}
 
     def close(self) -> None:

@@ -12,7 +12,15 @@ from typing import Any
 import pytest
 import uvloop
 
-from sensorium.errors import AlreadyRegistered, InvalidRequest, ModelLoading, ModelNotFound, NoRoom, WorkerDied
+from sensorium.errors import (
+    AlreadyRegistered,
+    InvalidRequest,
+    ModelLoading,
+    ModelNotFound,
+    ModelUnavailable,
+    NoRoom,
+    WorkerDied,
+)
 from sensorium.registry.fit import PROCESS_BYTES
 from sensorium.registry.pool import Pool
 from sensorium.registry.spec import ModelSpec
@@ -266,6 +274,33 @@ def test_replicas_share_requests_and_one_that_dies_is_replaced() -> None:
                 assert await ask(models, "a") == "hello"
             await until(lambda: [replica.state for replica in models.status("a").replicas] == ["ready"] * 2)
             assert {replica.pid for replica in models.status("a").replicas} != pids
+
+    uvloop.run(run())
+
+
+def test_a_queue_calls_for_another_worker_and_none_is_left_when_nobody_asks() -> None:
+    async def run() -> None:
+        async with registered(spec("a", max_replicas=2, idle_ttl_s=1.5)) as models:
+            asked = [asyncio.create_task(ask(models, "a", "x" * 800)) for _ in range(16)]
+            await until(lambda: [replica.state for replica in models.status("a").replicas] == ["ready"] * 2, 20.0)
+            later = [asyncio.create_task(ask(models, "a", "y" * 100)) for _ in range(4)]
+            await asyncio.sleep(0.3)
+            new = max(models.status("a").replicas, key=lambda replica: replica.id)
+            assert new.in_flight == 4, "the new one has less to do"
+            await asyncio.gather(*asked, *later)
+            await until(lambda: states(models)["a"] == "unloaded", 20.0)
+
+    uvloop.run(run())
+
+
+def test_a_failed_load_gives_its_memory_back() -> None:
+    async def run() -> None:
+        async with registered(spec("a", "crash"), spec("b"), budgets={"host": PROCESS_BYTES * 3 // 2}) as models:
+            for _ in range(2):
+                with pytest.raises(ModelUnavailable):
+                    await ask(models, "a")
+            assert models.room.used() == {"host": 0}
+            assert await ask(models, "b") == "hello"
 
     uvloop.run(run())
 
