@@ -224,8 +224,10 @@ class Running:
     def _granted(self, settings: EngineSettings) -> EngineSettings:
         """Return the settings with the KV cache and the device that were set aside."""
         found, claim = self._appraisal, self._claim
-        if found is None or claim is None or not found.estimate.known or settings.engine not in ("auto", "native"):
+        if found is None or not found.estimate.known or settings.engine not in ("auto", "native"):
             return settings
+        if claim is None or not claim.holds:
+            return settings  # another machine knows itself what it has
         changes: dict[str, object] = {}
         if settings.kv_cache_bytes is None and found.estimate.token:
             changes["kv_cache_bytes"] = claim.holds[found.pool] - found.extra - found.estimate.fixed
