@@ -91,3 +91,18 @@ def test_what_is_granted_is_the_cache_that_the_worker_gets() -> None:
         await models.close(0)
 
     uvloop.run(run())
+
+
+class _Elsewhere(Launcher):
+    elsewhere = True
+
+
+def test_other_machines_count_their_own_memory() -> None:
+    async def run() -> None:
+        models = Pool({}, launcher=_Elsewhere(FAKE, preload=()), budgets={"host": MIB})
+        models.add(ModelSpec("vl", EngineSettings("tiny-vl", name="vl", device="cpu")))
+        await models.load("vl")
+        assert models.room.used() == {"host": 0}
+        await models.close(0)
+
+    uvloop.run(run())
