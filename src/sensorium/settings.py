@@ -183,3 +183,11 @@ class ServerSettings(msgspec.Struct, frozen=True):
 def home() -> Path:
     """Folder for state and caches: `SENSORIUM_HOME`, or the platform's user cache folder."""
     return Path(os.environ.get("SENSORIUM_HOME") or platformdirs.user_cache_dir("sensorium"))
+
+
+NOWHERE = "none"  # as the registry's place: registered models end with the server
+
+
+def registry_file() -> str:
+    """Return where registered models are kept if nobody says."""
+    return str(home() / "registry.db")

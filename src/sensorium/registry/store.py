@@ -11,7 +11,6 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sensorium import settings
 from sensorium.errors import RegistryUnavailable, SensoriumError
 from sensorium.registry.kept import Snapshot
 from sensorium.registry.measures import Measured
@@ -22,15 +21,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-NOWHERE = "none"
 _PATIENCE_S = 20.0  # the database's own timeouts are shorter; this is for one that does not even break off
 
 log = logging.getLogger(__name__)
-
-
-def default_location() -> str:
-    """Return the file of the registry where nobody names another."""
-    return str(settings.home() / "registry.db")
 
 
 class Store:

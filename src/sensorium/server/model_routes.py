@@ -32,11 +32,12 @@ async def model(request: Request) -> Response:
     gateway = gateway_of(request)
     name = served_name(request.path_params["alias"], gateway.pool)
     spec, status = gateway.registrar.spec(name), status_of(gateway, name)
+    described = await card(gateway, name)
     return json_response(
         {
             **status_body(status),
-            **await card(gateway, name),
-            "engine": status.engine,  # also what will run it
+            **described,
+            "engine": status.engine or described["engine"],  # the first also says what will run it
             "fit": status_body(await gateway.pool.fit(name)),
             "source": gateway.registrar.source(name),
             "registered": None if spec is None else shown(spec),

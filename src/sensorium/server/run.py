@@ -20,11 +20,11 @@ from sensorium.registry.interface import Pool
 from sensorium.registry.models_file import read_models
 from sensorium.registry.registrar import Registrar
 from sensorium.registry.spec import ModelSpec
-from sensorium.registry.store import Store, default_location
+from sensorium.registry.store import Store
 from sensorium.server.app import create_app
 from sensorium.server.connection import Connection
 from sensorium.server.routes import Gateway
-from sensorium.settings import ServerSettings
+from sensorium.settings import ServerSettings, registry_file
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ async def _serve(
     registrar = Registrar(pool, store, settings.media)
     try:
         source = str(Path(settings.models_file).expanduser().absolute()) if settings.models_file else ""
-        required = store is not None and store.location != default_location()
+        required = store is not None and store.location != registry_file()
         await registrar.start(models, source, required=required)
     except SensoriumError:
         await registrar.close()

@@ -14,8 +14,7 @@ import click
 
 from sensorium.environment import names
 from sensorium.errors import ConfigurationError, SensoriumError
-from sensorium.registry.store import NOWHERE, default_location
-from sensorium.settings import Engine, Hub
+from sensorium.settings import NOWHERE, Engine, Hub, registry_file
 from sensorium.terminal.values import Bytes, Dtype, IdleTtl, Limits, ProcessorOptions
 
 if TYPE_CHECKING:
@@ -215,7 +214,7 @@ def _do(options: dict[str, Any], act: Callable[[Any], Any], *, offline: bool = F
         with RegistryClient(options["url"] or default_url(), options["key"]) as client:
             answer = act(client)
     except NobodyThere:
-        location = options["registry"] or default_location()
+        location = options["registry"] or registry_file()
         if not offline or options["url"] or location == NOWHERE:
             raise
         from sensorium.terminal.registry_file import RegistryFile

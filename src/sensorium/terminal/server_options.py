@@ -9,8 +9,7 @@ from typing import Any
 import click
 
 from sensorium.environment import names
-from sensorium.registry.store import NOWHERE, default_location
-from sensorium.settings import EngineSettings, ServerSettings
+from sensorium.settings import NOWHERE, EngineSettings, ServerSettings, registry_file
 from sensorium.terminal.cluster import CLUSTER_OPTIONS, cluster_of
 from sensorium.terminal.options import media_limits, yes_or_no
 from sensorium.terminal.values import Bytes, IdleTtl, Seconds
@@ -128,7 +127,7 @@ def start(models: dict[str, EngineSettings], options: dict[str, Any], on_demand:
 
     if not all((*options["api_keys"], *options["admin_keys"])):
         raise click.UsageError("an --api-key or --admin-key is empty.")
-    registry = options["registry"] or default_location()
+    registry = options["registry"] or registry_file()
     settings = ServerSettings(
         host=options["host"],
         port=options["port"],
