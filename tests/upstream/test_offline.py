@@ -18,6 +18,13 @@ from tests.vllm_stand_in import checkpoint, interpreter
 from tests.workers import process_gone
 
 
+def words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it ended meanwhile
+        return []
+
+
 def test_a_remote_model() -> None:
     with (
         strict_server() as server,
@@ -31,7 +38,7 @@ def test_a_remote_model() -> None:
 
 def test_a_vllm_of_its_own(tmp_path: Path) -> None:
     with LLM(checkpoint(tmp_path), engine="vllm", engine_python=interpreter(tmp_path)) as llm:
-        started = [child for child in psutil.Process().children(recursive=True) if "-I" in child.cmdline()]
+        started = [child for child in psutil.Process().children(recursive=True) if "-I" in words(child)]
         assert started
         outputs = llm.generate(["hello", "you"], SamplingParams(temperature=0, n=2), use_tqdm=False)
         assert [[choice.text for choice in output.outputs] for output in outputs] == [["hello"] * 2, ["you"] * 2]

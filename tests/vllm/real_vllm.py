@@ -39,6 +39,11 @@ FLAGS = (
 pytestmark = pytest.mark.timeout(1800)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def patience() -> None:
+    running.START_S = START_S
+
+
 def circle(colour: str = "red") -> Image.Image:
     image = Image.new("RGB", (160, 160), "white")
     ImageDraw.Draw(image).ellipse((30, 30, 120, 120), fill=colour)
@@ -47,7 +52,6 @@ def circle(colour: str = "red") -> Image.Image:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    running.START_S = START_S
     with running.serve(FLAGS, tmp_path_factory.mktemp("home"), variables={"VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}) as it:
         yield it
 
