@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import psutil
@@ -159,9 +160,12 @@ def test_a_node_killed_in_the_middle(cluster: Cluster) -> None:
             other, doomed = sorted(both, key=lambda one: node.node_id.startswith(one.child.node.rpartition("/")[2]))
             stream = await begin(doomed)
             raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
-            victims = [raylet.pid, doomed.child.pid]
+            victims = [raylet.pid, *(child.pid for child in raylet.children(recursive=True))]
+            assert doomed.child.pid in victims
             start = time.monotonic()
-            os.kill(raylet.pid, 9)
+            for pid in victims:  # as when the machine is switched off
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             with pytest.raises(WorkerDied):
                 await stream
             assert time.monotonic() - start < 15

@@ -25,6 +25,11 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The services as the document starts them, but for port and address, and the model as it registers it."""
     folder = tmp_path_factory.mktemp("s000")
     make_model(MODEL, folder / "Qwen3-VL-2B-Instruct")
+    config = json.loads((folder / "Qwen3-VL-2B-Instruct" / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = 262144  # as the real one has it
+    (folder / "Qwen3-VL-2B-Instruct" / "config.json").write_text(json.dumps(config))
+    file = folder / "Qwen3-VL-2B-Instruct" / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"max_new_tokens": 128}))  # of requests that say nothing
     services = (str(EXAMPLES / "start_ray_services.py"),)
     variables = {"RAY_ADDRESS": "local", "RAY_TMPDIR": "/tmp"}
     line = ["--host", "127.0.0.1", "--allow-private-media"]
@@ -94,7 +99,12 @@ def test_row_02_a_worker_joins_the_services(running: Running) -> None:
 
     try:
         running.until("joining", active, 90)
-        body = json.loads(REGISTRATION) | {"alias": "there", "model_name": "tiny-vl", "worker_id": "worker-1"}
+        body = json.loads(REGISTRATION) | {
+            "alias": "there",
+            "model_name": "tiny-vl",
+            "max_model_len": 1024,
+            "worker_id": "worker-1",
+        }
         answer = httpx.post(f"{running.url}/v1/models/register", json=body, timeout=240).json()
         assert answer["status"] == "success", answer
         assert said(post(running, {"model": "there", "messages": [{"role": "user", "content": "Hello"}]}))
