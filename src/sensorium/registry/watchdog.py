@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from sensorium.registry.slot import Slot
+from sensorium.worker import prctl
 
 _WATCH_S = 1.0
 
@@ -31,8 +32,10 @@ class Watchdog:
 
     async def _run(self) -> None:
         last = time.monotonic()
+        orphans = prctl.Orphans()
         while True:
             await asyncio.sleep(_WATCH_S)
+            orphans.reap()
             now = time.monotonic()
             # After a pause of our own (a laptop asleep, a stopped gateway) beats wait in the socket: read them first.
             if now - last < 2 * _WATCH_S + 1.0:

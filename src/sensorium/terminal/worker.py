@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import re
-import signal
 import socket
 
 import click
@@ -69,7 +67,7 @@ def worker(
     log_level: str,
 ) -> int:
     """Let a gateway run models on this machine. They end with the gateway, and with this command."""
-    from sensorium.cluster import tcp
+    from sensorium.cluster import member, tcp
     from sensorium.cluster.join import own_address
     from sensorium.cluster.token import key_of, read_token, token_file
     from sensorium.worker.launcher import Launcher
@@ -92,31 +90,5 @@ def worker(
     launcher = Launcher()
     launcher.start()  # from this thread: it ends with it
     with contextlib.closing(launcher), contextlib.closing(listener):
-        return asyncio.run(_serve(name, url, manager_url, key, launcher, listener))
-
-
-async def _serve(name: str, url: str, manager_url: str, key: bytes, launcher: object, listener: socket.socket) -> int:
-    from sensorium.cluster.agent import Agent
-    from sensorium.cluster.join import Joining
-    from sensorium.worker.launcher import Launcher
-
-    assert isinstance(launcher, Launcher)
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    agent = Agent(name, key, launcher)
-    click.echo(f"Worker {name} listens at {url} for {manager_url}.")
-    serving = loop.create_task(agent.serve(listener))
-    joining = loop.create_task(Joining(agent, url, manager_url, key).run())
-    stopped = loop.create_task(stop.wait())
-    try:
-        await asyncio.wait([serving, joining, stopped], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in (joining, serving, stopped):  # goodbye first, while the agent still answers
-            task.cancel()
-            await asyncio.wait([task])
-    for task in (serving, joining):
-        if not task.cancelled() and task.exception() is not None:
-            raise task.exception()  # type: ignore[misc]
-    return 0
+        click.echo(f"Worker {name} listens at {url} for {manager_url}.")
+        return member.run(name, url, manager_url, key, launcher, listener)
