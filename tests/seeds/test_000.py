@@ -110,6 +110,7 @@ def test_row_02_a_worker_joins_the_services(running: Running) -> None:
         assert said(post(running, {"model": "there", "messages": [{"role": "user", "content": "Hello"}]}))
         rows = {row["worker_id"]: row for row in httpx.get(f"{running.url}/workers").json()["workers"]}
         assert [one["alias"] for one in rows["worker-1"]["instances"].values()] == ["there"]
+        assert httpx.delete(f"{running.url}/v1/models/there", timeout=60).json()["status"] == "success"
     finally:
         joined.terminate()
         assert joined.wait(20) == 0

@@ -14,6 +14,8 @@ import pytest
 
 from sensorium.errors import ModelUnavailable
 from sensorium.settings import EngineSettings
+from sensorium.worker import prctl
+from sensorium.worker.child import Child
 from sensorium.worker.handle import WorkerHandle
 from sensorium.worker.launcher import Launcher
 from tests.workers import answer, launcher, process_gone, request
@@ -137,5 +139,19 @@ def test_a_worker_that_nobody_waits_for_any_more_ends_and_is_seen_to() -> None:
                 while {child.pid for child in ours.children()} - {started.pid, kept.child.pid}:
                     await asyncio.sleep(0.02)
             await kept.close()
+
+    asyncio.run(run())
+
+
+def test_a_worker_that_ends_before_it_is_adopted_is_seen_to() -> None:
+    """As long as its parent lives, which does not wait for it, nobody can."""
+
+    async def run() -> None:
+        prctl.adopt_orphans()
+        code = "import os, time; pid = os.fork() or os._exit(7); print(pid, flush=True); time.sleep(0.5); os._exit(0)"
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as middle:
+            assert middle.stdout is not None
+            child = Child(int(middle.stdout.readline()))
+            assert await child.wait(5.0) == "exited with status 7"
 
     asyncio.run(run())
