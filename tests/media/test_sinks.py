@@ -27,11 +27,20 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "server/",  # binds the port
         "cluster/",  # gateway and node agents, at addresses that somebody with the cluster's token signed
         "terminal/worker.py",  # binds the port
+        "upstream/vllm_start.py",  # finds a free port of this machine for vLLM
     ),
     "ssl": ("media/download.py",),
     "httpcore": ("media/download.py",),
     # Servers that the user named.
-    "httpx": ("registry/download.py", "registry/modelscope.py", "terminal/remote.py", "client/", "cluster/join.py"),
+    "httpx": (
+        "registry/download.py",
+        "registry/modelscope.py",
+        "terminal/remote.py",
+        "terminal/registry_client.py",
+        "client/",
+        "cluster/join.py",
+        "upstream/client.py",
+    ),
     "huggingface_hub": ("registry/download.py", "registry/hub.py"),
     "urllib.request": (),
     "urllib3": (),
@@ -41,7 +50,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ftplib": (),
     "av": ("media/container.py", "media/video.py", "media/audio.py"),
     "av.open": ("media/container.py",),
-    "soundfile": ("media/audio.py",),
+    "soundfile": ("media/audio.py", "upstream/media.py"),  # the second writes samples that were decoded already
     "soxr": ("media/audio.py",),
     "cv2": (),
     "imageio": (),
