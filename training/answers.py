@@ -140,14 +140,6 @@ def relation(a, b, rel, lang):
     return f"The {na} is {REL_EN[rel]} the {nb}." if lang == "en" else f"{na}在{nb}的{REL_ZH[rel]}。"
 
 
-def yes_no_relation(truth, a, b, real, lang):
-    """The verdict comes last: a small model finds it only by what it has said."""
-    text = relation(a, b, real, lang)[:-1]
-    if lang == "en":
-        return f"{text}, so {'yes' if truth else 'no'}."
-    return f"{text}，所以{'是的' if truth else '不是'}。"
-
-
 def digits(text, lang):
     if text is None:
         return "There are no digits in the picture." if lang == "en" else "图中没有数字。"

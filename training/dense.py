@@ -29,20 +29,23 @@ FACTS = {
     "area": (len(AREAS), 1.0),
     **dict.fromkeys(EDGES, (BINS, 0.6)),
     # How many things like the one here the picture has, itself included, less one.
-    "same": (6, 0.7),
-    "same colour": (6, 0.5),
-    "same shape": (6, 0.5),
+    "same": (6, 1.0),
+    "same colour": (6, 0.8),
+    "same shape": (6, 0.8),
     "all": (6, 0.5),
-    "after": (7, 0.7),  # how many more are named after this one when the picture is described
+    "after": (7, 1.0),  # how many more are named after this one when the picture is described
     "row": (8, 0.2),  # of this cell, in eighths of the picture
     "column": (8, 0.2),
     # Digit k of the number is centred here; 10: it is not.
     **{f"digit {k}": (11, 1.5) for k in range(DIGITS)},
+    "before": (6, 1.0),  # how many are named before this one when the picture is described
+    "digits after": (DIGITS, 1.0),  # how many digits of the number follow the one here
 }
 NAMES = list(FACTS)
 SIZES, WEIGHTS = (list(column) for column in zip(*FACTS.values(), strict=True))
+FIRST = 240  # directions of the facts up to the digits
 EMPTY = {"shape": 0, "colour": 0, "centre": 0, **{f"digit {k}": 10 for k in range(DIGITS)}}
-LENGTH = 2.0  # of each direction; a token is the sum of at most 23 of them in a space of 256
+LENGTH = 2.0  # of each direction; a token is the sum of at most 25 of them in a space of 256
 FINE = 8  # label pixels along the side of a cell
 
 
@@ -84,6 +87,7 @@ def labels(scene, rows: int, cols: int) -> tuple[np.ndarray, list[list[int]], li
         for k, (digit, (x, y)) in enumerate(zip(scene.number.text, scene.number.centres, strict=True)):
             r, c = _cell(y / scene.height, rows), _cell(x / scene.width, cols)
             out[r, c, column[f"digit {k}"]] = int(digit)
+            out[r, c, column["digits after"]] = len(scene.number.text) - 1 - k
             digits.append(r * cols + c)
     things = [np.flatnonzero(owner == i).tolist() for i in range(len(scene.things))]
     return out.reshape(-1, len(FACTS)), things, digits
@@ -101,12 +105,14 @@ def _crowd(scene, thing) -> dict[str, int]:
     named = [(colour, shape) for colour, shape, _ in groups(scene)]
     others = [t for t in scene.things if t is not thing]
     colour, shape = ([getattr(t, what) == getattr(thing, what) for t in others] for what in ("colour", "shape"))
+    before = named.index((thing.colour, thing.shape))
     return {
         "same": sum(map(all, zip(colour, shape, strict=True))),
         "same colour": sum(colour),
         "same shape": sum(shape),
         "all": len(others),
-        "after": len(named) - 1 - named.index((thing.colour, thing.shape)) + bool(scene.number),
+        "before": before,
+        "after": len(named) - 1 - before + bool(scene.number),
     }
 
 
@@ -119,7 +125,9 @@ class Code(nn.Module):
 
     def __init__(self, width: int, seed: int = 0):
         super().__init__()
-        start = torch.randn(width, sum(SIZES), generator=torch.Generator().manual_seed(seed))
+        # One column after the other, so that a fact added at the end leaves the directions of the others alone.
+        random = torch.Generator().manual_seed(seed)
+        start = torch.cat([torch.randn(width, n, generator=random) for n in (FIRST, sum(SIZES) - FIRST)], 1)
         directions, _ = torch.linalg.qr(start)
         self.register_buffer("directions", directions.T.contiguous() * LENGTH)
 

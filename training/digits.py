@@ -3,6 +3,7 @@
 import math
 from itertools import pairwise
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 from . import fonts
@@ -141,3 +142,18 @@ def printed(rng, text: str, height: float, font_name: str, antialias: bool = Tru
         x += advance
     box = mask.getbbox()
     return mask.crop(box), [m - box[0] for m in middles]
+
+
+def bent(rng, mask, middles, amount: float):
+    """The mask slanted and its rows and columns shifted along slow waves, by up to `amount` of its height."""
+    w, h = mask.size
+    pad = math.ceil(0.3 * h) + 1
+    wide = np.pad(np.asarray(mask), ((0, 0), (pad, pad)))
+    x, y = np.arange(w + 2 * pad), np.arange(h)
+    waves = [amount * h * np.sin(2 * np.pi * (t / h * rng.uniform(0.5, 1.6) + rng.random())) for t in (x, y)]
+    slant = rng.uniform(-0.25, 0.25) * (y - h / 2)
+    rows = np.clip(y[:, None] + waves[0], 0, h - 1).astype(int)
+    columns = np.clip(x + (waves[1] + slant)[:, None], 0, len(x) - 1).astype(int)
+    mask = Image.fromarray(wide[rows, columns])
+    box = mask.getbbox()
+    return mask.crop(box), [m + pad - box[0] for m in middles]

@@ -82,6 +82,8 @@ def _number(image, scene):
         mask, middles = digits.handwritten(rng, n.text, y2 - y1)
     else:
         mask, middles = digits.printed(rng, n.text, y2 - y1, n.font, n.antialias)
+        if n.warp:
+            mask, middles = digits.bent(rng, mask, middles, n.warp)
     centres = [(m, mask.height / 2) for m in middles]
     if rng.random() < 0.15:
         angle = rng.uniform(-10, 10)

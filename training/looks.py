@@ -55,25 +55,6 @@ def mentions(text: str, lang: str) -> Iterator[tuple[int, int, str | None, str |
         yield *found.span(), _COLOUR[lang].get(found[1] or found[3]), _SHAPE[lang].get(found[2])
 
 
-_ASKED = {"en": re.compile(r"\b(left|right|above|below)\b"), "zh": re.compile(r"[左右上下](?=[边侧方面])")}
-_VERDICT = re.compile(r", so |，所以")
-_SAID = re.compile(
-    r"to the (?:upper |lower )?(?:left|right) of|above|below|[左右][上下]?方|[左右][上下]方|[左右上下][边面]"
-)
-
-
-def direction(text: str, lang: str) -> tuple[int, int] | None:
-    """(start, end) of the word in a question that says on which side something might be."""
-    found = list(_ASKED[lang].finditer(text.lower()))
-    return found[-1].span() if found else None
-
-
-def verdict(text: str) -> tuple[int, tuple[int, int]] | None:
-    """Where in an answer yes or no begins, and (start, end) of the relation that it follows from."""
-    found = _VERDICT.search(text)
-    return (found.end(), list(_SAID.finditer(text, 0, found.start()))[-1].span()) if found else None
-
-
 def _fill(text: str, found: list[tuple]) -> list[tuple]:
     """What stands between two names looks ahead to the next one, and after the last one back to it."""
     if not found:

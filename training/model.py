@@ -43,7 +43,7 @@ def build_config(vocab_size: int, ids: dict[str, int]) -> Qwen3VLConfig:
         "pad_token_id": ids["<|endoftext|>"],
     }
     vision = {
-        "depth": 6,
+        "depth": 8,
         "hidden_size": 192,
         "intermediate_size": 768,
         "num_heads": 3,
@@ -123,3 +123,13 @@ def build_model(vocab_size: int, ids: dict[str, int], pictures=()) -> Qwen3VLFor
     for layer in net.model.language_model.layers:
         torch.nn.init.constant_(layer.self_attn.q_norm.weight, SHARPNESS)
     return net
+
+
+def grown(state: dict[str, torch.Tensor], net: Qwen3VLForConditionalGeneration) -> dict[str, torch.Tensor]:
+    """The weights of a model with fewer visual layers for `net`, whose further layers change nothing at first."""
+    own = net.state_dict()
+    new = {name: value.clone() for name, value in own.items() if name not in state}
+    for name, value in new.items():
+        if ".attn.proj." in name or ".linear_fc2." in name:
+            value.zero_()
+    return state | new

@@ -107,7 +107,7 @@ def _turns(rng, scene, frames):
     return None
 
 
-def ask(rng: random.Random, made: Film, task: str, lang: str, held: bool = False) -> tuple[str, str] | None:
+def ask(rng: random.Random, made: Film, task: str, lang: str, held: bool | None = None) -> tuple[str, str] | None:
     """A question about a film and its answer."""
     first = made.frames[0]
     thing = first.things[made.thing]

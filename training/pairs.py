@@ -169,7 +169,7 @@ def _one_step(a, b):
     return bool(x & y)
 
 
-def ask_pair(rng, first, second, sentences, how, task, lang, held=False):
+def ask_pair(rng, first, second, sentences, how, task, lang, held=None):
     text = wording(rng, lang, task, held)
     if task == "difference":
         return text, sentences[lang]

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 
 from . import answers as say
-from . import dense
+from . import dense, phrasing
 from . import wordings_en as en
 from . import wordings_zh as zh
 from .palette import ALIAS_COLOUR, ALIAS_SHAPE, ALIAS_ZH_COLOUR, ALIAS_ZH_SHAPE, COLOURS, SHAPES, ZH_COLOUR, ZH_SHAPE
@@ -37,10 +37,16 @@ GROUP = {
 }
 
 
-def wording(rng, lang, task, held_out=False, **slots):
-    """Fills in one wording and varies politeness, case and punctuation."""
+def wording(rng, lang, task, held_out=None, **slots):
+    """Fills in one wording and varies politeness, case and punctuation.
+
+    held_out: None for training; in the test, whether it is a wording that was not trained on.
+    """
     module = en if lang == "en" else zh
-    text = rng.choice((module.HELD_OUT if held_out else module.TRAIN)[task])
+    if held_out is None:
+        text = phrasing.train(rng, lang, task)
+    else:
+        text = rng.choice((module.HELD_OUT if held_out else module.TRAIN)[task])
     slots["p"] = slots.get("v") or rng.choice(module.PICTURE)
     text = text.format(**slots)
     if lang == "en":
@@ -155,7 +161,7 @@ def random_pair(rng, scene):
     return "red", "circle"
 
 
-def ask(rng: random.Random, scene, task, lang, held=False):
+def ask(rng: random.Random, scene, task, lang, held=None):
     """One question of the given task, or None if the scene allows none."""
     q = lambda **slots: wording(rng, lang, task, held, **slots)  # noqa: E731
     things = scene.things
@@ -270,10 +276,9 @@ def _relation(rng, scene, task, lang, q):
             "lower right": ["below", "right"],
         }
         asked = rng.choice(options.get(rel, [rel]))
-    parts = rel.replace("upper", "above").replace("lower", "below").split()
     words = (say.REL_EN if lang == "en" else say.REL_ZH)[asked]
     if lang == "en" and asked in ("left", "right") and rng.random() < 0.4:
         words = f"{asked} of"
     if lang == "zh" and rng.random() < 0.3:
         words = words[0] + rng.choice(["侧", "方"]) if asked in ("left", "right") else words[0] + "方"
-    return q(the=na, other=nb, rel=words), say.yes_no_relation(asked in parts, a, b, rel, lang)
+    return q(the=na, other=nb, rel=words), say.relation(a, b, rel, lang)

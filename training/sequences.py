@@ -21,8 +21,8 @@ TASKS = {
         "colours": 0.5,
         "count": 1.2,
         "where": 1.7,
-        "relation": 2.5,
-        "is_relation": 4,
+        "relation": 2.0,
+        "is_relation": 1.3,
         "digits": 0.1,
         "box": 1.7,
         "is_there": 0.9,
@@ -120,7 +120,6 @@ class Sequence:
     labels: list = field(default_factory=list)  # what is true in every cell, one per picture
     views: list = field(default_factory=list)
     names: list = field(default_factory=list)  # (tokens, colour, shape) of all that the newest question names
-    side: list = field(default_factory=list)  # the tokens of the direction that it asks about
     look: list = field(default_factory=list)  # (a key of fastvision.LOOKING, a token, tokens it should look at)
     cursor: int = 0
     branch: int = 0
@@ -200,8 +199,6 @@ class Builder:
             seq.names.append((tokens, colour, shape))
             if group := looks.things(seq.views[views], colour, shape):
                 seq.look.append(("picture", tokens[-1], group))
-        if there := looks.direction(text, "en" if text.isascii() else "zh"):
-            seq.side = [first + i for i, (a, b) in enumerate(spans) if a < there[1] and b > there[0]]
         seq.text(ids)
 
     def picture(self, seq, scene):
@@ -227,19 +224,7 @@ class Builder:
                 group = next((g for a, b, g in wanted if a <= middle <= b), None)
                 if group:
                     seq.look.append((what, i - 1, group))
-        verdict = looks.verdict(text)
-        first = len(seq.ids)
         seq.text(ids + self.end, learn=True)
-        if verdict and seq.side:
-            begin, (a, b) = verdict
-            said = [first + i for i, (start, end) in enumerate(spans) if start < b and end > a]
-            for i, (_, end) in enumerate(spans, first):
-                if end > begin:
-                    # The only word of the answer that has to be reasoned out, of some twenty.
-                    seq.learn[i] = VERDICT
-                    seq.look = [look for look in seq.look if look[:2] != ("question", i - 1)]
-                    seq.look += [("place", i - 1, said), ("question", i - 1, seq.side)]
-                    break
 
     def qa(self, rng, seq, question, answer, views=slice(-1, None)):
         self.question(rng, seq, question, views)
@@ -450,15 +435,14 @@ MIX = {
     "number": 17,
     "mixed": 6,
     "turns": 7,
-    "pair": 24,
-    "film": 20,
-    "album": 2.5,
-    "talk": 2.5,
+    "pair": 28,
+    "film": 18,
+    "album": 7,
+    "talk": 3.5,
     "empty": 0.5,
 }
 
 
-VERDICT = 8.0  # how much yes or no counts where it follows from what was said
 ROWS = 14  # sequences per batch
 LENGTH = 240  # tokens of a sequence that asks several independent questions
 EASY_STEPS = 250  # at first mostly pictures with one to three things

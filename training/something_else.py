@@ -1,5 +1,7 @@
 """Talk that is not about shapes and digits, and questions that lack their picture."""
 
+from . import phrasing
+
 ANSWER = {
     "hello": {
         "en": "Hello! I am tiny-vl. Show me a picture of coloured shapes or digits and ask me about it.",
@@ -523,13 +525,19 @@ def _fill(rng, lang, text):
     return text
 
 
-def ask(rng, lang, held=False, with_picture=False):
-    """(question, answer) for talk. With a picture in view only some of it makes sense."""
+def ask(rng, lang, held=None, with_picture=False):
+    """(question, answer) for talk. With a picture in view only some of it makes sense.
+
+    held: None for training; in the test, whether it is a wording that was not trained on.
+    """
     table = EN if lang == "en" else ZH
-    task = rng.choices(["hello", "who", "can", "thanks", "bye", "other"], [1, 1.5, 1.2, 0.6, 0.5, 5])[0]
+    weights = [1.3, 1.8, 1.6, 0.8, 0.9, 5] if held is None else [1, 1.5, 1.2, 0.6, 0.5, 5]
+    task = rng.choices(["hello", "who", "can", "thanks", "bye", "other"], weights)[0]
     source = HELD_OUT[lang] if held else table
     if with_picture and not held and task == "other" and rng.random() < 0.3:
         text = rng.choice(table["with_picture"])
+    elif held is None and task != "other" and rng.random() < phrasing.SHARE_COMPOSED:
+        text = phrasing.composed(rng, lang, task)
     else:
         text = rng.choice(source[task])
     return _fill(rng, lang, text), ANSWER[task][lang]

@@ -58,7 +58,7 @@ def stages(tok: Tokenizer, args, rank: int) -> dict[str, stage.Stage]:
             "see",
             net.model.visual,
             lambda data: see.loss(net, code, data),
-            lambda step: see.batch(drawn, SEED, step),
+            lambda step: see.batch(drawn, args.seed, step),
             args.see_steps,
             args.lr,
             measure=lambda data: code.accuracy(see.features(net, data), data["cells"]),
@@ -67,7 +67,7 @@ def stages(tok: Tokenizer, args, rank: int) -> dict[str, stage.Stage]:
             "sharpen",
             net.model.visual,
             lambda data: see.loss(net, code, data),
-            lambda step: see.batch(drawn, SEED, EASE_IS_OVER + step * WORLD + rank, 32),
+            lambda step: see.batch(drawn, args.seed, EASE_IS_OVER + step * WORLD + rank, 32),
             args.sharpen_steps,
             args.lr,
             decay=0.7,
@@ -79,7 +79,7 @@ def stages(tok: Tokenizer, args, rank: int) -> dict[str, stage.Stage]:
             "think",
             net.model.language_model,
             lambda data: answer.loss_of_thinking(net, code, data),
-            lambda step: answer.batch(blind, SEED, 1_000_000 + step, step),
+            lambda step: answer.batch(blind, args.seed, 1_000_000 + step, step),
             args.think_steps,
             args.lr,
             matrix_scale=0.6,
@@ -90,7 +90,7 @@ def stages(tok: Tokenizer, args, rank: int) -> dict[str, stage.Stage]:
             "practise",
             net.model.language_model,
             lambda data: answer.loss_of_practising(net, data),
-            lambda step: answer.batch(drawn, SEED, 2_000_000 + step * WORLD + rank, EASE_IS_OVER),
+            lambda step: answer.batch(drawn, args.seed, 2_000_000 + step * WORLD + rank, EASE_IS_OVER),
             args.practise_steps,
             args.lr,
             matrix_scale=0.6,
@@ -103,7 +103,7 @@ def stages(tok: Tokenizer, args, rank: int) -> dict[str, stage.Stage]:
             "answer",
             net,
             lambda data: answer.loss(net, code, data),
-            lambda step: answer.batch(drawn, SEED, 3_000_000 + step * WORLD + rank, EASE_IS_OVER),
+            lambda step: answer.batch(drawn, args.seed, 3_000_000 + step * WORLD + rank, EASE_IS_OVER),
             args.steps,
             args.lr / 2,
             matrix_scale=0.6,
@@ -129,7 +129,8 @@ def work(rank, args):
     tok = Tokenizer.from_file(str(args.work / "tokenizer.json"))
     todo = stages(tok, args, rank)
     if args.start:
-        todo["answer"].net.load_state_dict(torch.load(args.start, weights_only=False)["net"])
+        net = todo["answer"].net
+        net.load_state_dict(model.grown(torch.load(args.start, weights_only=False)["net"], net))
     else:
         stage.run(todo["see" if rank == 0 else "think"], args.work)
         torch.distributed.barrier()
@@ -157,6 +158,7 @@ def main():
     parser.add_argument("--practise-steps", type=int, default=1100)
     parser.add_argument("--steps", type=int, default=650)
     parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--seed", type=int, default=SEED, help="of the pictures and questions")
     parser.add_argument("--only", choices=["see", "think"], help="this stage alone")
     parser.add_argument("--start", type=Path, help="the answer.pt of an earlier training, instead of see and think")
     parser.add_argument("--work", type=Path, default=WORK)
