@@ -297,7 +297,7 @@ class Builder:
 
         def draw_qa(lang=None):
             lang = lang or rng.choice(["en", "zh"])
-            task = rng.choices(["difference", "same", "what_first", "what_second"], [3.2, 0.9, 0.6, 0.6])[0]
+            task = rng.choices(["difference", "same", "what_first", "what_second"], [3.2, 0.9, 0.8, 0.8])[0]
             views = {"what_first": slice(-2, -1), "what_second": slice(-1, None)}.get(task, slice(-2, None))
             return *pairs.ask_pair(rng, a, b, sentences, how, task, lang), views
 

@@ -94,7 +94,7 @@ def stages(tok: Tokenizer, args, rank: int) -> dict[str, stage.Stage]:
             args.practise_steps,
             args.lr,
             matrix_scale=0.6,
-            decay=0.5,
+            decay=0.15,  # `answer` goes on with it
             world=WORLD,
             rank=rank,
             measure=lambda data: answer.right(net, drawn, lambda d: see.features(net, d), data["ids"].sum().item()),
