@@ -16,8 +16,8 @@ from .scenes import Scene, invent
 
 TASKS = {
     "shapes": {
-        "what": 2.2,
-        "describe": 1.0,
+        "what": 1.6,
+        "describe": 0.8,
         "colours": 0.5,
         "count": 1.2,
         "where": 1.7,
@@ -31,10 +31,10 @@ TASKS = {
         "background": 0.3,
     },
     "count": {
-        "what": 1.8,
-        "describe": 0.5,
+        "what": 1.2,
+        "describe": 0.3,
         "colours": 0.4,
-        "count": 4,
+        "count": 5,
         "is_there": 0.6,
         "where": 0.3,
         "box": 0.4,
@@ -435,10 +435,10 @@ MIX = {
     "number": 17,
     "mixed": 6,
     "turns": 7,
-    "pair": 32,
+    "pair": 28,
     "film": 18,
     "album": 7,
-    "talk": 5,
+    "talk": 3.5,
     "empty": 0.5,
 }
 
