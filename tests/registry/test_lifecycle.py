@@ -79,6 +79,18 @@ def test_workers_that_must_run_are_started_again_when_that_is_allowed() -> None:
     assert life.tick(2.0, wanted=9) == [Start(4)]
 
 
+def test_what_is_unloaded_by_hand_stays_so_until_somebody_asks() -> None:
+    life = Lifecycle(min_replicas=1)
+    (start,) = life.tick(0.0)
+    life.loaded(start.id, 0.0)
+    assert life.rest() == [Stop(start.id)]
+    life.gone(start.id)
+    assert life.tick(1.0) == []
+    assert life.ask() == [Start(2)]
+    life.gone(2)
+    assert life.tick(2.0) == [Start(3)]
+
+
 def test_scaling_down_takes_the_one_with_the_least_to_do() -> None:
     life = Lifecycle(max_replicas=3)
     life.tick(0.0, wanted=3)
@@ -226,7 +238,7 @@ class _World:
 
     def unload(self) -> None:
         if self.random.random() < 0.3:
-            self.do(self.life.drain_all())
+            self.do(self.random.choice([self.life.drain_all, self.life.rest])())
             if self.random.random() < 0.3:
                 self.do(self.life.hurry())
 

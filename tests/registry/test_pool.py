@@ -222,3 +222,17 @@ def test_closing_waits_no_longer_than_the_grace() -> None:
                     await running
 
     uvloop.run(run())
+
+
+def test_a_model_that_is_kept_loaded_can_be_unloaded_by_hand() -> None:
+    async def run() -> None:
+        async with pool({"fake": "fake"}) as models:
+            await models.start(preload=True)
+            await models.unload("fake")
+            await asyncio.sleep(1.5)  # the watchdog has looked
+            assert models.status("fake").state == "unloaded"
+            assert models.ready()[0]
+            assert await ask(models, "fake") == "hello"
+            assert models.status("fake").state == "ready"
+
+    uvloop.run(run())

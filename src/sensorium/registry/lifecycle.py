@@ -86,6 +86,7 @@ class Lifecycle:
         self.pinned = pinned
         self.sleeps = sleeps
         self.removed = False
+        self.resting = False  # unloaded by hand: even workers that should always run wait for a request
         self.replicas: dict[int, Replica] = {}
         self._ids = itertools.count(1)
 
@@ -99,6 +100,7 @@ class Lifecycle:
 
     def ask(self) -> list[Action]:
         """Somebody waits for the model."""
+        self.resting = False
         if self.removed or self.num_active():
             return []
         asleep = next((replica for replica in self.replicas.values() if replica.state == "asleep"), None)
@@ -157,6 +159,11 @@ class Lifecycle:
         """Every worker is to end."""
         return [action for replica_id in list(self.replicas) for action in self.drain(replica_id)]
 
+    def rest(self) -> list[Action]:
+        """Every worker is to end, and none starts until somebody asks."""
+        self.resting = True
+        return self.drain_all()
+
     def hurry(self) -> list[Action]:
         """Workers that drain are to end now, whatever they are doing."""
         draining = [replica for replica in self.replicas.values() if replica.state == "draining"]
@@ -172,7 +179,7 @@ class Lifecycle:
 
     def tick(self, now: float, wanted: int = 0, may_start: bool = True) -> list[Action]:
         """Time has passed. `wanted`: how many workers the load calls for; `may_start`: none failed just now."""
-        if self.removed:
+        if self.removed or self.resting:
             return []
         wanted = min(max(wanted, self.min_replicas), self.max_replicas)
         actions: list[Action] = []

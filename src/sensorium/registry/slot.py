@@ -69,7 +69,7 @@ class Slot:
     @property
     def keep_loaded(self) -> bool:
         """Whether a worker runs even if nobody asks."""
-        return self.lifecycle.min_replicas > 0
+        return self.lifecycle.min_replicas > 0 and not self.lifecycle.resting
 
     @keep_loaded.setter
     def keep_loaded(self, keep: bool) -> None:
@@ -114,7 +114,7 @@ class Slot:
     async def unload(self) -> None:
         """Let requests end and give the memory back; after the grace they are ended."""
         leaving = set(self._crew.running)
-        self._crew.act(self.lifecycle.drain_all())
+        self._crew.act(self.lifecycle.rest())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._tools.drain_s):
                 await self._until(lambda: not leaving & self._crew.running.keys())
