@@ -50,7 +50,7 @@ bench: $(STAMP) ## measure against other engines, side by side
 	@env -u OMP_WAIT_POLICY $(BIN)/python benchmarks/run.py $(ARGS)
 
 clean: ## remove the environment and all caches
-	rm -rf $(VENV) $(SWIFT) .mypy_cache .ruff_cache .pytest_cache build src/*.egg-info
+	rm -rf $(VENV) $(SWIFT) $(VLLM) .mypy_cache .ruff_cache .pytest_cache build src/*.egg-info
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12"; exit 1; }
