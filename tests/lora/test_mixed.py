@@ -20,6 +20,8 @@ from tests.families.conftest import checkpoint as checkpoint
 from tests.families.test_minicpm_parity import minicpm as minicpm
 from tests.families.test_minicpm_parity import pictures, prompt_with
 from tests.families.test_parity import build_prompt, items, load, our_logits
+from tests.families.test_qwen_parity import SEEN, TEXT_ONLY, prompt_of
+from tests.families.test_qwen_parity import qwen as qwen
 from tests.lora.running import adapted, answers, load_lora
 from tests.lora.writing import decoder_layers, merge_by_hand, write_adapter
 
@@ -85,6 +87,16 @@ def test_minicpm(version: str, minicpm: Callable[[str], Path], tmp_path: Path) -
     layers += ["vpm.encoder.layers.0.self_attn.k_proj", "vpm.encoder.layers.1.mlp.fc1"]
     adapter = write_adapter(tmp_path / "adapter", base, layers)
     check_unmerged_is_merged(base, adapter, tmp_path, prompt_with(base, pictures(base, [(300, 500)], most=2)))
+
+
+@pytest.mark.parametrize("name", ["qwen", "qwen_vl"])
+def test_the_first_qwen(name: str, qwen: Callable[[str], Path], tmp_path: Path) -> None:
+    base = qwen(name)
+    layers = decoder_layers(base, "c_attn", "attn.c_proj", "w1", "w2", "mlp.c_proj")
+    assert any("c_attn" in layer for layer in layers)
+    adapter = write_adapter(tmp_path / "adapter", base, layers)
+    chat = next(iter(SEEN if name == "qwen_vl" else TEXT_ONLY))
+    check_unmerged_is_merged(base, adapter, tmp_path, prompt_of(chat, base))
 
 
 def check_unmerged_is_merged(base: Path, adapter: Path, output: Path, prompt: object = None) -> None:
