@@ -56,7 +56,7 @@ async def load(source: RaySpawner, model: str = "fake", needs: Needs = ONE_CPU, 
 
 def test_replicas_are_spread_and_the_third_finds_no_room(cluster: Cluster) -> None:
     async def run() -> None:
-        async with spawner(cluster, room_s=1.0) as source:
+        async with spawner(cluster, room_s=3.0) as source:
             first = await load(source, device="cpu")
             second = await load(source, device="cpu")
             assert first.child.node != second.child.node
