@@ -269,10 +269,11 @@ class FakePool:
         self.change(msgspec.structs.replace(self.status(name), state="unloaded"))
 
     def status(self, name: str) -> ModelStatus:
-        """Return the state."""
-        if name not in self.statuses:
+        """Return the state, of an adapter that of its model."""
+        found = self.statuses.get(self.base(name) or name)
+        if found is None:
             raise ModelNotFound(f"No {name}.")
-        return self.statuses[name]
+        return msgspec.structs.replace(found, alias=name)
 
     async def fit(self, name: str) -> Fit:
         """Return what the test wants."""

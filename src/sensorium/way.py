@@ -61,7 +61,7 @@ async def held(
 def beginning(parsed: Parsed) -> str:
     """Return what requests have in common whose beginning is in the same caches: a conversation's turns, one document.
 
-    Everything up to the first thing the user said, and whose it is; long parts by their ends.
+    Everything up to the first thing the user said, and whose it is; long parts by how they begin.
     """
     request = parsed.request
     texts = [request.cache_salt or ""]

@@ -17,7 +17,7 @@ from sensorium.registry.measures import Forgetful, Measures
 from sensorium.registry.memory import HOST, host_budget
 from sensorium.registry.names import Names
 from sensorium.registry.room import Room
-from sensorium.registry.slot import Slot, as_start_error
+from sensorium.registry.slot import SHUTTING_DOWN, Slot, as_start_error
 from sensorium.registry.spec import ModelSpec
 from sensorium.registry.status import Change, Fit, ModelStatus
 from sensorium.registry.watchdog import Watchdog
@@ -28,7 +28,6 @@ from sensorium.worker.launcher import Launcher
 from sensorium.worker.spawner import Spawner
 
 _FRESH_S = 5.0  # beats come each second: five missing ones say "not ready" long before the worker is given up
-_SHUTTING_DOWN = "The server is shutting down."
 IDLE_TTL_S = 300.0
 
 log = logging.getLogger(__name__)
@@ -255,7 +254,7 @@ class Pool:
         """
         slot = self._names.slot(name)
         if self._closing:
-            raise ModelUnavailable(_SHUTTING_DOWN)
+            raise ModelUnavailable(SHUTTING_DOWN)
         self._begin()
         try:
             async with slot.use(wait=wait, near=near) as handle:
@@ -271,7 +270,7 @@ class Pool:
         Models that are to stay loaded must be loaded and have a fresh heartbeat; others count only while loaded.
         """
         if self._closing:
-            return False, _SHUTTING_DOWN
+            return False, SHUTTING_DOWN
         states = [slot.state(self._fresh_s) for slot in self._slots if slot.keep_loaded or slot.handle is not None]
         problems = [sentence for good, sentence in states if not good]
         if problems:

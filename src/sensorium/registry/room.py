@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from sensorium.errors import NoRoom
 from sensorium.registry.eviction import Occupant, Plan, plan
@@ -32,7 +32,6 @@ class Claim:
     standing: Callable[[], Occupant]
     leave: Callable[[], None]
     granted: bool = False
-    forced: bool = field(default=False)
 
 
 class Room:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -24,9 +23,7 @@ from sensorium.types import ModelInfo, Outlook
 from sensorium.worker.handle import WorkerHandle
 
 _GUESS_S = 5  # to wait before asking again, where nothing is known about how long loading takes
-_SHUTTING_DOWN = "The server is shutting down."
-
-log = logging.getLogger(__name__)
+SHUTTING_DOWN = "The server is shutting down."
 
 
 class Slot:
@@ -236,7 +233,7 @@ class Slot:
         failures = self._crew.failures
         while True:
             if self._closing:
-                raise ModelUnavailable(_SHUTTING_DOWN)
+                raise ModelUnavailable(SHUTTING_DOWN)
             if self.lifecycle.removed:
                 raise ModelNotFound(f"The model {self.name!r} was removed.", param="model")
             serving = {replica.id: replica.in_flight for replica in self.lifecycle.serving()}

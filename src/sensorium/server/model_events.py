@@ -17,7 +17,6 @@ from sensorium.protocol import sse
 from sensorium.protocol.model_status import change_event
 from sensorium.registry.status import Change, ModelStatus
 from sensorium.server.answering import STREAM_HEADERS, watched
-from sensorium.server.model_routes import status_of
 from sensorium.server.read import ClientGone
 from sensorium.server.record import record_of
 from sensorium.server.routes import Gateway, gateway_of, served_name
@@ -108,7 +107,7 @@ class Events(Response):
 
     def _snapshot(self, name: str) -> bytes:
         try:
-            status = status_of(self._gateway, name)
+            status = self._gateway.pool.status(name)
         except ModelNotFound:  # removed a moment ago
             return sse.event(change_event("removed", name, None))
         return sse.event(change_event("snapshot", name, status))

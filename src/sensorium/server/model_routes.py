@@ -8,12 +8,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sensorium.errors import ModelNotFound
 from sensorium.protocol.model_status import status_body
 from sensorium.protocol.models import model_card, model_list
 from sensorium.protocol.registration import routing
 from sensorium.registry.kept import shown
-from sensorium.registry.status import ModelStatus
 from sensorium.server.reply import json_response
 from sensorium.server.routes import Gateway, gateway_of, served_name
 from sensorium.types import ModelInfo, Outlook
@@ -31,7 +29,7 @@ async def model(request: Request) -> Response:
     """Describe one served model: its card, its state, workers and memory, and what was registered."""
     gateway = gateway_of(request)
     name = served_name(request.path_params["alias"], gateway.pool)
-    spec, status = gateway.registrar.spec(name), status_of(gateway, name)
+    spec, status = gateway.registrar.spec(name), gateway.pool.status(name)
     described = await card(gateway, name)
     return json_response(
         {
@@ -46,21 +44,6 @@ async def model(request: Request) -> Response:
     )
 
 
-def status_of(gateway: Gateway, name: str) -> ModelStatus:
-    """Return the state of a model, or of the model of an adapter.
-
-    Raises:
-        ModelNotFound: nothing answers to the name.
-    """
-    try:
-        return gateway.pool.status(name)
-    except ModelNotFound:
-        base = gateway.pool.base(name)
-        if base is None:
-            raise
-        return gateway.pool.status(base)
-
-
 async def card(gateway: Gateway, name: str) -> dict[str, Any]:
     """Return a model's entry in /v1/models."""
     pool, spec = gateway.pool, gateway.registrar.spec(name)
@@ -68,13 +51,13 @@ async def card(gateway: Gateway, name: str) -> dict[str, Any]:
     if known is None:
         known = await asyncio.to_thread(pool.outlook, name)  # reads a file
     created = int(spec.created) if spec and spec.created else gateway.created
-    state = status_of(gateway, name).state
+    state = gateway.pool.status(name).state
     return model_card(name, known, gateway.settings.media, created, pool.adapter(name), pool.base(name), state)
 
 
 def routing_of(request: Request, gateway: Gateway, name: str) -> dict[str, Any]:
     """Return where a model is answered: by this gateway, whichever process or machine has it."""
-    spec, status = gateway.registrar.spec(name), status_of(gateway, name)
+    spec, status = gateway.registrar.spec(name), gateway.pool.status(name)
     nodes = [replica.node for replica in status.replicas if replica.node]
     return routing(
         name,

@@ -18,7 +18,7 @@ from sensorium.registry.engine_args import FLAG
 from sensorium.registry.registration import spec_of
 from sensorium.registry.status import Fit
 from sensorium.server.admin import check_may_change
-from sensorium.server.model_routes import routing_of, status_of
+from sensorium.server.model_routes import routing_of
 from sensorium.server.read import read_body
 from sensorium.server.record import record_of
 from sensorium.server.reply import error_response, json_response
@@ -96,23 +96,23 @@ async def remove(request: Request) -> Response:
 @changing
 async def load(request: Request) -> Response:
     """Load a model now; answers when it is ready, or with `?wait=0` at once (202)."""
-    gateway, name = gateway_of(request), _named(request)
-    task = _kept(gateway.pool.load(name))
-    if wait_s(request) == 0 and not await _soon(task):
-        return _told(gateway, name, "is being loaded", 202)
-    await asyncio.shield(task)
-    return _told(gateway, name, "is loaded")
+    return await _change(request, gateway_of(request).pool.load, "loaded")
 
 
 @changing
 async def unload(request: Request) -> Response:
     """Give a model's memory back once its running requests have ended; the next request loads it again."""
+    return await _change(request, gateway_of(request).pool.unload, "unloaded")
+
+
+async def _change(request: Request, change: Callable[[str], Coroutine[Any, Any, None]], done: str) -> Response:
+    """Make a change to the end, and tell that it is `done`, or with `?wait=0` that it is being."""
     gateway, name = gateway_of(request), _named(request)
-    task = _kept(gateway.pool.unload(name))
+    task = _kept(change(name))
     if wait_s(request) == 0 and not await _soon(task):
-        return _told(gateway, name, "is being unloaded", 202)
+        return _told(gateway, name, f"is being {done}", 202)
     await asyncio.shield(task)
-    return _told(gateway, name, "is unloaded")
+    return _told(gateway, name, f"is {done}")
 
 
 def _warning(fit: Fit) -> str:
@@ -135,7 +135,7 @@ def _named(request: Request) -> str:
 
 
 def _told(gateway: Gateway, name: str, what: str, status: int = 200) -> Response:
-    model = status_body(status_of(gateway, name))
+    model = status_body(gateway.pool.status(name))
     return json_response({"status": "success", "message": f"Model {name} {what}", "model": model}, status)
 
 

@@ -54,7 +54,7 @@ def loading_details(error: SensoriumError, pool: Pool, name: str) -> dict[str, A
     if not isinstance(error, ModelLoading):
         return {}
     try:
-        status = pool.status(pool.base(name) or name)
+        status = pool.status(name)
     except SensoriumError:
         status = ModelStatus(name, "loading")
     phase = status.phase or status.state
