@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import psycopg
 import pytest
 
 from sensorium.registry.catalog import Catalog
@@ -46,6 +47,16 @@ def killed_while_it_registers(location: str, first: int, after_s: float) -> int:
     return len([line for line in told if line.endswith("\n")])
 
 
+def no_one_else_in(location: str) -> None:
+    """Wait until PostgreSQL has noticed who is gone: a commit that it had already been sent is still carried out."""
+    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    deadline = time.monotonic() + 30
+    with psycopg.connect(location, autocommit=True) as connection:
+        while (found := connection.execute(others).fetchone()) != (0,):
+            assert time.monotonic() < deadline, found
+            time.sleep(0.01)
+
+
 def check(before: dict[str, int], first: int, acknowledged: int, after: dict[str, int]) -> None:
     """What is there is what was acknowledged, and perhaps the one change that was under way."""
     upcoming = steps(first)
@@ -60,6 +71,8 @@ def test_kill_9_while_registering(location: str) -> None:
     for turn in range(ROUNDS):
         first = 1000 * turn
         acknowledged = killed_while_it_registers(location, first, chance.uniform(0.0, 0.25))
+        if location.startswith("postgresql:"):
+            no_one_else_in(location)
         after = there(location)
         check(known, first, acknowledged, after)
         known, total = after, total + acknowledged

@@ -195,6 +195,20 @@ def test_refusals_keep_their_words_and_what_cannot_be_is_named(tmp_path: Path) -
     asyncio.run(run())
 
 
+def test_an_id_is_free_again_once_its_end_is_told(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running(settings(tmp_path)) as handle:
+            wanted = chat("a", "hi")
+            refused = Request("a", wanted.sampling, messages=wanted.messages, mm_processor_kwargs={"max_pixels": 1})
+            for _ in range(300):
+                with pytest.raises(InvalidRequest):
+                    await asyncio.wait_for(events(handle, refused), 20)
+            for _ in range(10):
+                assert text(await asyncio.wait_for(events(handle, wanted), 20)) == "hi"
+
+    asyncio.run(run())
+
+
 def test_an_aborted_answer_leaves_nothing_running(tmp_path: Path) -> None:
     async def run() -> None:
         async with running(settings(tmp_path)) as handle:

@@ -58,7 +58,7 @@ class UpstreamModel:
         self._client, self._dialect, self._check, self._name = client, dialect, check, upstream_name
         self._on_events, self._on_failed = on_events, on_failed
         self._system, self._seed = system, seed
-        self._running: dict[str, Future[None]] = {}
+        self._running: dict[str, tuple[Request, Future[None]]] = {}
         self._lock = threading.Lock()
         self._num_requests = 0
         self._num_failed = 0
@@ -78,16 +78,17 @@ class UpstreamModel:
 
     def generate(self, request: Request) -> None:
         """Start a request and return; its events come by `on_events`, its failure by `on_failed`."""
+        request = with_system(request, self._system)
         with self._lock:
             self._num_requests += 1
-            self._running[request.id] = self._client.start(self._generate(with_system(request, self._system)))
+            self._running[request.id] = request, self._client.start(self._generate(request))
 
     def abort(self, request_id: str) -> None:
         """Close the upstream's stream, which ends its work; nothing more is reported."""
         with self._lock:
-            task = self._running.pop(request_id, None)
-        if task is not None:
-            task.cancel()
+            found = self._running.pop(request_id, None)
+        if found is not None:
+            found[1].cancel()
 
     def tokenize(self, request: Request) -> Tokens:
         """Let the upstream build the prompt without running it.
@@ -138,7 +139,7 @@ class UpstreamModel:
     def counters(self) -> dict[str, float]:
         """What there is to count in every engine of this kind."""
         with self._lock:
-            running = sum(not task.done() for task in self._running.values())
+            running = sum(not task.done() for _, task in self._running.values())
         return {
             "requests_running": running,
             "upstream_requests": self._num_requests,
@@ -164,7 +165,7 @@ class UpstreamModel:
         """End everything that runs with one error."""
         with self._lock:
             running, self._running = self._running, {}
-        for request_id, task in running.items():
+        for request_id, (_, task) in running.items():
             task.cancel()
             self._on_failed(request_id, error)
 
@@ -196,14 +197,12 @@ class UpstreamModel:
         except SensoriumError as error:
             if isinstance(error, UpstreamFailed):
                 await self.lost(error)
-            self._failed(request.id, error)
+            self._failed(request, error)
         except Exception:
             log.exception("Request %s failed", request.id)
-            self._failed(request.id, SensoriumError("The request failed inside the server; the log says why."))
+            self._failed(request, SensoriumError("The request failed inside the server; the log says why."))
         finally:
-            with self._lock:
-                if self._running.get(request.id) is not None:
-                    del self._running[request.id]
+            self._forget(request)
 
     def _prepare(self, request: Request) -> tuple[Body, tuple[MediaUse, ...]]:
         name = self.served_as(request)
@@ -254,12 +253,20 @@ class UpstreamModel:
             self._check.placed(uses, ids),
         )
 
-    def _failed(self, request_id: str, error: SensoriumError) -> None:
+    def _failed(self, request: Request, error: SensoriumError) -> None:
         with self._lock:
-            wanted = self._running.pop(request_id, None) is not None
             self._num_failed += 1
-        if wanted:
-            self._on_failed(request_id, error)
+        if self._forget(request):
+            self._on_failed(request.id, error)
+
+    def _forget(self, request: Request) -> bool:
+        """Return whether it was still wanted. Once its end is told, its id may already belong to the next request."""
+        with self._lock:
+            found = self._running.get(request.id)
+            if found is None or found[0] is not request:
+                return False
+            del self._running[request.id]
+            return True
 
 
 def no_adapters(engine: str) -> str:

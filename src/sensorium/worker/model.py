@@ -74,7 +74,7 @@ class LoadedModel:
         self._builder, self._media_decoder, self._counters = builder, media_decoder, counters
         self._on_failed, self._system, self._adapters = on_failed, system, adapters
         self._pool = single_threaded_pool(_NUM_PREPARING, "prepare")
-        self._preparing: set[str] = set()
+        self._preparing: dict[str, Request] = {}
         self._lock = threading.Lock()
         self._loop = EngineLoop(
             engine,
@@ -104,7 +104,7 @@ class LoadedModel:
     def abort(self, request_id: str) -> None:
         """Forget a request; nothing more is reported for it."""
         with self._lock:
-            self._preparing.discard(request_id)
+            self._preparing.pop(request_id, None)
         self._loop.abort(request_id)
 
     def tokenize(self, request: Request) -> Tokens:
@@ -169,29 +169,34 @@ class LoadedModel:
 
     def _submit(self, request: Request, force_decode: bool) -> None:
         with self._lock:
-            self._preparing.add(request.id)
+            self._preparing[request.id] = request
         self._pool.submit(self._prepare, request, force_decode)
 
     def _prepare(self, request: Request, force_decode: bool) -> None:
         try:
             prompt, text = self._builder.build(with_system(request, self._system), force_decode=force_decode)
         except SensoriumError as error:
-            self._fail(request.id, error)
+            self._fail(request, error)
         except Exception:
             log.exception("Preparing request %s failed", request.id)
-            self._fail(request.id, SensoriumError("The request could not be prepared; the log says why."))
+            self._fail(request, SensoriumError("The request could not be prepared; the log says why."))
         else:
             with self._lock:  # an abort comes either before this, and is seen here, or after the submit
-                if request.id in self._preparing:
-                    self._preparing.discard(request.id)
+                if self._is_prepared(request):
                     self._loop.submit(request, prompt, text)
 
-    def _fail(self, request_id: str, error: SensoriumError) -> None:
+    def _fail(self, request: Request, error: SensoriumError) -> None:
         with self._lock:
-            wanted = request_id in self._preparing
-            self._preparing.discard(request_id)
+            wanted = self._is_prepared(request)
         if wanted:
-            self._on_failed(request_id, error)
+            self._on_failed(request.id, error)
+
+    def _is_prepared(self, request: Request) -> bool:
+        """Return whether it was still wanted. After an abort its id may belong to another request."""
+        if self._preparing.get(request.id) is not request:
+            return False
+        del self._preparing[request.id]
+        return True
 
 
 def no_adapters() -> ConfigurationError:
