@@ -228,6 +228,9 @@ PATTERNS = {
         "(Contents|Content) of (the first {p}|{p} (1|one))?",
         "(Ignore|Forget|Leave out) the second {p}. What (is in|do you see in) the first?",
         "(Of|From|Out of) (both|the two|these) {p}s, what is in the first?",
+        f"What (does|did) the (first|earlier|former) of (the|these|my|both) (two |){{p}}s {SHOW}?",
+        f"(What|Which {ITEMS}) (is|are) {SHOWN} in the (first|earlier|former) of (these|both|my|your) (two |){{p}}s?",
+        f"{TELL} what the (first|former) of (the|these) (two |){{p}}s {SHOWS}.",
     ],
     "what_second": [
         f"What (do|can|could) (you|we|one) {LOOK} (in|on) (the second {{p}}|{{p}} (2|two|number two)|the second one|the other one)?",
@@ -240,6 +243,9 @@ PATTERNS = {
         "(Contents|Content) of (the second {p}|{p} (2|two))?",
         "(Ignore|Forget|Leave out) the first {p}. What (is in|do you see in) the second?",
         "(Of|From|Out of) (both|the two|these) {p}s, what is in the second?",
+        f"What (does|did) the (second|later|latter) of (the|these|my|both) (two |){{p}}s {SHOW}?",
+        f"(What|Which {ITEMS}) (is|are) {SHOWN} in the (second|later|latter) of (these|both|my|your) (two |){{p}}s?",
+        f"{TELL} what the (second|latter) of (the|these) (two |){{p}}s {SHOWS}.",
     ],
     "moves": [
         "(Which way|Where|In what direction|In which direction|To which side) (is|does) {the} (go|move|travel|run|slide|shift|wander) (in the {v}|to|)?",
@@ -288,6 +294,8 @@ PATTERNS = {
     "who": [
         "(Who|What) (are you|is tiny-vl|am I speaking with|is answering me|is there|might you be) (really|then|actually|anyway|)?",
         "(Tell|Show) me (who|what) you are.",
+        "(So |And |But |)(what|who) (really|in fact|actually|on earth|precisely|then|, please,) are you?",
+        "(Is it allowed to ask|May we know|Can I ask|Might I know|Could you say) (who|what) you are?",
         "(Please|Could you|Can you|Would you|) (introduce|present|describe) yourself (please|briefly|in one sentence|)(?|.)",
         "(What|Which) (model|AI|assistant|system|program|language model|chatbot) (are you|is this|am I using|do I talk to|answers here)?",
         "Are you (a|an) (human|person|machine|bot|language model|assistant|computer|program|chatbot|real person)?",
@@ -298,6 +306,8 @@ PATTERNS = {
     "can": [
         "(What|Which things|Which tasks) (can|could|do|are) you (able to |) (do|handle|solve|answer|offer|perform) (for me|here|)?",
         "(What|How) (can|could|may) (you (help me with|do for me|assist me with)|I (use you for|do with you|ask))?",
+        "(What|Which) (things|jobs|stuff|work|kinds of things|types of work) (can|could|do) you (do|manage|help with)?",
+        "(Say|Let me know|Explain|Describe|I ask you) what you (can|could|are able to|know how to) (do|help with|answer).",
         "(Tell|Show) me (your (abilities|skills|features|functions)|what you are (able to do|good for|made for)|how to use you).",
         "(What|Which) (abilities|skills|features|functions|talents) (do you have|have you got)?",
         "(Explain|List|Describe|Name) (your (abilities|skills|features|functions|purpose)|what you are capable of).",

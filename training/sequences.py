@@ -16,9 +16,9 @@ from .scenes import Scene, invent
 
 TASKS = {
     "shapes": {
-        "what": 1.6,
-        "describe": 0.8,
-        "colours": 0.5,
+        "what": 2.0,
+        "describe": 0.9,
+        "colours": 1.1,
         "count": 1.2,
         "where": 1.7,
         "relation": 2.0,
@@ -31,10 +31,10 @@ TASKS = {
         "background": 0.3,
     },
     "count": {
-        "what": 1.2,
-        "describe": 0.3,
-        "colours": 0.4,
-        "count": 5,
+        "what": 2.0,
+        "describe": 0.4,
+        "colours": 0.8,
+        "count": 3.5,
         "is_there": 0.6,
         "where": 0.3,
         "box": 0.4,
@@ -297,7 +297,7 @@ class Builder:
 
         def draw_qa(lang=None):
             lang = lang or rng.choice(["en", "zh"])
-            task = rng.choices(["difference", "same", "what_first", "what_second"], [3.2, 0.9, 0.8, 0.8])[0]
+            task = rng.choices(["difference", "same", "what_first", "what_second"], [3.4, 0.6, 1.0, 1.0])[0]
             views = {"what_first": slice(-2, -1), "what_second": slice(-1, None)}.get(task, slice(-2, None))
             return *pairs.ask_pair(rng, a, b, sentences, how, task, lang), views
 

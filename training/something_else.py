@@ -408,6 +408,12 @@ ZH = {
         "怎么修理坏了的{t}？",
         "怎样才能买到{t}？",
         "{n}除{n}得多少？",
+        "{n}被{n}除等于多少？",
+        "{n}乘{n}的结果是多少？",
+        "{n}加上{n}是多少？",
+        "{n}减去{n}是多少？",
+        "算一下{n}除以{n}。",
+        "{n}和{n}的和是多少？",
         "{n}减{n}等于几？",
         "请计算{n}加{n}。",
         "{n}是质数吗？",
@@ -540,4 +546,7 @@ def ask(rng, lang, held=None, with_picture=False):
         text = phrasing.composed(rng, lang, task)
     else:
         text = rng.choice(source[task])
+    if held is None and rng.random() < phrasing.SHARE_DISTURBED:
+        changed = phrasing.disturbed(rng, lang, text)
+        text = text if phrasing.plain(changed) in phrasing.held_out(lang) else changed
     return _fill(rng, lang, text), ANSWER[task][lang]
