@@ -8,6 +8,8 @@ SWIFT := .venv-swift
 VLLM := .venv-vllm
 SENSORIUM_TEST_VLLM_PYTHON ?= $(abspath $(VLLM)/bin/python)
 ARGS ?=
+# Test processes side by side, a file in one of them. One after the other: make test JOBS=0
+JOBS ?= 2
 
 export OMP_WAIT_POLICY ?= passive
 
@@ -21,7 +23,7 @@ serve: $(STAMP) ## serve the bundled model on http://127.0.0.1:8000 (more option
 	@env -u OMP_WAIT_POLICY $(BIN)/sensorium serve $(ARGS)
 
 test: $(STAMP) ## run the tests (some of them: make test ARGS="tests/registry -k pool")
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-swift: $(STAMP) $(SWIFT)/.installed ## run ms-swift 2.6.1's own client against the server (an environment of its own)
 	@PYTHONPATH=src SENSORIUM_PYTHON=$(abspath $(BIN)/python) $(SWIFT)/bin/python -m pytest tests/swift/real_client.py $(ARGS)
@@ -37,7 +39,7 @@ check: $(STAMP) ## formatting, lint, types, tests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 fix: $(STAMP) ## format, and repair what the linter can repair
 	@$(BIN)/ruff check --fix .

@@ -59,7 +59,7 @@ async def pool(models: dict[str, str], **options: Any) -> AsyncGenerator[Pool, N
         await made.close(0.0)
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+async def until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.01)
