@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 from report import machine
-from serverless_runs import CLIENTS, MODELS, NUM_MODELS, beside_a_load, cold_starts, gateway_cost, round_robin
+from serverless_runs import CLIENTS, MODELS, NUM_MODELS, STREAMS, beside_a_load, cold_starts, gateway_cost, round_robin
 
 PARTS: dict[str, str] = {
     "starts": "Cold and warm starts",
@@ -59,7 +59,9 @@ def page(results: dict[str, Any]) -> str:
             f"## {PARTS['gateway']}",
             "",
             f"Processor time of the gateway process alone: {cost['request_ms']:.2f} ms a request, "
-            f"{cost['token_us']:.0f} us a streamed token. Its own memory (USS): {cost['uss_mb']:.0f} MB.",
+            f"{cost['token_us']:.0f} us a token of the only stream, for which it wakes up every time, "
+            f"{cost['token_us_of_many']:.0f} us a token of {STREAMS} streams. "
+            f"Its own memory (USS): {cost['uss_mb']:.0f} MB.",
             "",
         ]
     if "beside" in results:
