@@ -72,6 +72,7 @@ class EngineLoop:
         seed: of requests that bring none; None: a new one for each.
         on_events: called from the engine's thread with all events of one step.
         on_failed: called from the engine's thread.
+        on_begun: called from the engine's thread for a request that the engine has taken: its way there is over.
         prepare_again: called for a request whose cached encoder output has been evicted meanwhile.
         on_dead: called when the loop cannot go on.
         on_start: called first of all in the engine's thread.
@@ -88,6 +89,7 @@ class EngineLoop:
         seed: int | None,
         on_events: Callable[[list[Event]], None],
         on_failed: Callable[[str, SensoriumError], None],
+        on_begun: Callable[[Request], object],
         prepare_again: Callable[[Request], None],
         on_dead: Callable[[], None],
         on_start: Callable[[], None] = lambda: None,
@@ -98,7 +100,7 @@ class EngineLoop:
         self._eos_token_ids, self._max_model_len = eos_token_ids, max_model_len
         self._seed = seed
         self._on_events, self._on_failed = on_events, on_failed
-        self._prepare_again, self._on_dead = prepare_again, on_dead
+        self._on_begun, self._prepare_again, self._on_dead = on_begun, prepare_again, on_dead
         self._on_start = on_start
         self._end_texts = end_texts
         self._inbox: queue.SimpleQueue[Job | str | None] = queue.SimpleQueue()
@@ -166,6 +168,7 @@ class EngineLoop:
         if not self._engine.add(first.sequence):
             self._prepare_again(job.request)
             return
+        self._on_begun(job.request)
         self._own(job, first)
         job.num_to_start = job.request.sampling.n - 1
         self._jobs[job.request.id] = job

@@ -74,7 +74,7 @@ class LoadedModel:
         self._builder, self._media_decoder, self._counters = builder, media_decoder, counters
         self._on_failed, self._system, self._adapters = on_failed, system, adapters
         self._pool = single_threaded_pool(_NUM_PREPARING, "prepare")
-        self._preparing: dict[str, Request] = {}
+        self._preparing: dict[str, Request] = {}  # until the engine has taken them
         self._lock = threading.Lock()
         self._loop = EngineLoop(
             engine,
@@ -84,7 +84,8 @@ class LoadedModel:
             seed=seed,
             on_events=on_events,
             on_failed=on_failed,
-            prepare_again=lambda request: self._submit(request, force_decode=True),
+            on_begun=self._forget,
+            prepare_again=self._prepare_again,
             on_dead=on_dead,
             on_start=lambda: torch.set_num_threads(num_threads),
             end_texts=end_texts,
@@ -99,7 +100,9 @@ class LoadedModel:
         """
         if request.adapter is not None and self._adapters is None:
             raise InvalidRequest(no_adapters().message, param="model")
-        self._submit(request, force_decode=False)
+        with self._lock:
+            self._preparing[request.id] = request
+        self._pool.submit(self._prepare, request, False)
 
     def abort(self, request_id: str) -> None:
         """Forget a request; nothing more is reported for it."""
@@ -167,12 +170,15 @@ class LoadedModel:
         if self._media_decoder is not None:
             self._media_decoder.close()
 
-    def _submit(self, request: Request, force_decode: bool) -> None:
+    def _prepare_again(self, request: Request) -> None:
         with self._lock:
-            self._preparing[request.id] = request
-        self._pool.submit(self._prepare, request, force_decode)
+            if self._preparing.get(request.id) is request:  # else it was aborted while it waited for the engine
+                self._pool.submit(self._prepare, request, True)
 
     def _prepare(self, request: Request, force_decode: bool) -> None:
+        with self._lock:
+            if self._preparing.get(request.id) is not request:
+                return  # aborted while it waited for its turn
         try:
             prompt, text = self._builder.build(with_system(request, self._system), force_decode=force_decode)
         except SensoriumError as error:
@@ -182,21 +188,20 @@ class LoadedModel:
             self._fail(request, SensoriumError("The request could not be prepared; the log says why."))
         else:
             with self._lock:  # an abort comes either before this, and is seen here, or after the submit
-                if self._is_prepared(request):
+                if self._preparing.get(request.id) is request:
                     self._loop.submit(request, prompt, text)
 
     def _fail(self, request: Request, error: SensoriumError) -> None:
-        with self._lock:
-            wanted = self._is_prepared(request)
-        if wanted:
+        if self._forget(request):
             self._on_failed(request.id, error)
 
-    def _is_prepared(self, request: Request) -> bool:
+    def _forget(self, request: Request) -> bool:
         """Return whether it was still wanted. After an abort its id may belong to another request."""
-        if self._preparing.get(request.id) is not request:
-            return False
-        del self._preparing[request.id]
-        return True
+        with self._lock:
+            if self._preparing.get(request.id) is not request:
+                return False
+            del self._preparing[request.id]
+            return True
 
 
 def no_adapters() -> ConfigurationError:
