@@ -178,3 +178,12 @@ def test_what_was_aborted_while_it_waited_is_not_prepared() -> None:
         gate.set()
         assert made.ended("e")
         assert sorted(built) == ["a", "b", "e"]
+
+
+def test_an_error_in_the_engines_thread_is_told() -> None:
+    def broken(token_id: int) -> bytes:
+        raise KeyError(token_id)
+
+    with running(token_bytes=broken) as made:
+        made.model.generate(request("a"))
+        assert made.dead.wait(5.0)

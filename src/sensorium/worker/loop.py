@@ -127,7 +127,14 @@ class EngineLoop:
         self._thread.join(timeout=10)
 
     def _run(self) -> None:
-        self._on_start()
+        try:
+            self._on_start()
+            self._drive()
+        except Exception:  # nobody waits for this thread: without it every request would wait for ever
+            log.exception("The engine's thread failed")
+            self._on_dead()
+
+    def _drive(self) -> None:
         while self._take_in():
             self.turns += 1
             if not self._engine.has_work:
