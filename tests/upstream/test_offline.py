@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -23,6 +25,18 @@ def words(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:  # it ended meanwhile
         return []
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def our_threads() -> list[str]:
+    names = ("vllm", "upstream", "output", "guardian")
+    return [thread.name for thread in threading.enumerate() if thread.name in names]
 
 
 def test_a_remote_model() -> None:
@@ -49,10 +63,22 @@ def test_a_vllm_of_its_own(tmp_path: Path) -> None:
         with pytest.raises(InvalidRequest, match="tokenizer"):
             llm.get_tokenizer()
     # The guardian ends what it started, and itself.
-    deadline = time.monotonic() + 10
-    while not all(process_gone(process.pid) for process in started):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: all(process_gone(process.pid) for process in started))
+    until(lambda: not our_threads())
+
+
+def test_a_load_that_fails_late_leaves_nothing_running(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="override_generation_config"):
+        LLM(
+            checkpoint(tmp_path),
+            engine="vllm",
+            engine_python=interpreter(tmp_path),
+            override_generation_config={"temperature": -1},
+        )
+    until(lambda: not [child for child in psutil.Process().children(recursive=True) if "-I" in words(child)])
+    with strict_server() as server, pytest.raises(ConfigurationError, match="dialect"):
+        LLM("gpt", engine="remote", base_url=server.url, api_key=KEY, engine_args={"dialect": "klingon"})
+    until(lambda: not our_threads())
 
 
 def test_settings_of_other_engines_are_refused(tmp_path: Path) -> None:

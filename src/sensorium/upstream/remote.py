@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -66,40 +67,43 @@ class RemoteModel(UpstreamModel):
         url = api_url(settings.base_url)
         on_progress("asking the server", 0.0)
         client = Client(url, host_of(url), headers(settings.api_key), timeout_s=settings.timeout_s or _TIMEOUT_S)
-        try:
-            card = client.wait(_card(client, settings.model))
-        except SensoriumError as error:
-            client.stop()
-            raise ConfigurationError(f"{error.message} (base_url is {url}, model {settings.model!r})") from None
-        dialect = _dialect(settings, card)
-        modalities = ("text", *(_modalities(card) or dialect.media))
-        info = ModelInfo(
-            name=settings.name or settings.model,
-            family=f"behind {dialect.name}",
-            path=url,
-            max_model_len=settings.max_model_len or _length(card),
-            modalities=modalities,
-            default_sampling=_defaults(card) | sampling_defaults({}, settings),
-            dtype="",
-            device="elsewhere",
-            weights_bytes=0,
-            kv_cache_tokens=0,
-            load_s=time.monotonic() - started,
-            engine="remote",
-            limit_mm_per_prompt=settings.limit_mm_per_prompt,
-        )
-        check = MediaCheck(settings.media, modalities)
-        return cls(
-            info,
-            client,
-            dialect,
-            check,
-            settings.model,
-            on_events,
-            on_failed,
-            system=settings.system,
-            seed=settings.seed,
-        )
+        with ExitStack() as undo:  # whatever fails from here on: its thread does not stay
+            undo.callback(client.stop)
+            try:
+                card = client.wait(_card(client, settings.model))
+            except SensoriumError as error:
+                raise ConfigurationError(f"{error.message} (base_url is {url}, model {settings.model!r})") from None
+            dialect = _dialect(settings, card)
+            modalities = ("text", *(_modalities(card) or dialect.media))
+            info = ModelInfo(
+                name=settings.name or settings.model,
+                family=f"behind {dialect.name}",
+                path=url,
+                max_model_len=settings.max_model_len or _length(card),
+                modalities=modalities,
+                default_sampling=_defaults(card) | sampling_defaults({}, settings),
+                dtype="",
+                device="elsewhere",
+                weights_bytes=0,
+                kv_cache_tokens=0,
+                load_s=time.monotonic() - started,
+                engine="remote",
+                limit_mm_per_prompt=settings.limit_mm_per_prompt,
+            )
+            check = MediaCheck(settings.media, modalities)
+            model = cls(
+                info,
+                client,
+                dialect,
+                check,
+                settings.model,
+                on_events,
+                on_failed,
+                system=settings.system,
+                seed=settings.seed,
+            )
+            undo.pop_all()
+            return model
 
     def beat(self) -> tuple[int, dict[str, float]]:
         """Turns of the client's loop, and whether the server answered when it was last looked at."""

@@ -11,6 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -97,63 +98,62 @@ class VllmModel(UpstreamModel):
         vllm_log, ended = VllmLog(on_progress), queue.SimpleQueue[str]()
         program = Guarded("sensorium-vllm-")
         can_sleep = not cpu and Path("/dev/nvidiactl").exists() and "enable_sleep_mode" not in settings.engine_args
-        try:
+        with ExitStack() as undo:  # whatever fails from here on: what was started does not stay
+            undo.callback(program.close, _CLOSE_S)
             client = start(settings, interpreter, cpu, can_sleep, program, vllm_log, ended)
+            undo.callback(client.stop)
+            card = wait(client, program, ended, vllm_log)
+            modalities = ("text", *(_media(config)))
+            info = ModelInfo(
+                name=settings.name or settings.model,
+                family=str(config.get("model_type") or "?"),
+                path=str(path),
+                max_model_len=int(card.get("max_model_len") or settings.max_model_len or 0),
+                modalities=modalities,
+                default_sampling=sampling_defaults(read_json(path / "generation_config.json", missing={}), settings),
+                dtype=settings.dtype,
+                device="cpu" if cpu else settings.device.replace("auto", "cuda"),
+                weights_bytes=sum(file.stat().st_size for file in [*path.glob("*.safetensors"), *path.glob("*.bin")]),
+                kv_cache_tokens=vllm_log.kv_cache_tokens,
+                load_s=time.monotonic() - started,
+                engine="vllm",
+                limit_mm_per_prompt=settings.limit_mm_per_prompt,
+                adapter=settings.lora,
+            )
+            tokens = {
+                kind: config[f"{kind}_token_id"]
+                for kind in modalities
+                if isinstance(config.get(f"{kind}_token_id"), int)
+            }
+            model = cls(
+                info,
+                client,
+                VLLM,
+                MediaCheck(settings.media, modalities, tokens),
+                command.SERVED,
+                on_events,
+                on_failed,
+                system=settings.system,
+                seed=settings.seed,
+                program=program,
+                ended=ended,
+                vllm_log=vllm_log,
+                on_dead=on_dead,
+                can_sleep=can_sleep,
+                always=Adapter(DEFAULT_NAME, settings.lora) if settings.lora else None,
+                lora=command.uses_lora(settings),
+            )
+            undo.pop_all()
+            undo.callback(model.close)
             try:
-                card = wait(client, program, ended, vllm_log)
-            except BaseException:
-                client.stop()
-                raise
-        except BaseException:
-            program.close(_CLOSE_S)
-            raise
-        modalities = ("text", *(_media(config)))
-        info = ModelInfo(
-            name=settings.name or settings.model,
-            family=str(config.get("model_type") or "?"),
-            path=str(path),
-            max_model_len=int(card.get("max_model_len") or settings.max_model_len or 0),
-            modalities=modalities,
-            default_sampling=sampling_defaults(read_json(path / "generation_config.json", missing={}), settings),
-            dtype=settings.dtype,
-            device="cpu" if cpu else settings.device.replace("auto", "cuda"),
-            weights_bytes=sum(file.stat().st_size for file in [*path.glob("*.safetensors"), *path.glob("*.bin")]),
-            kv_cache_tokens=vllm_log.kv_cache_tokens,
-            load_s=time.monotonic() - started,
-            engine="vllm",
-            limit_mm_per_prompt=settings.limit_mm_per_prompt,
-            adapter=settings.lora,
-        )
-        tokens = {
-            kind: config[f"{kind}_token_id"] for kind in modalities if isinstance(config.get(f"{kind}_token_id"), int)
-        }
-        model = cls(
-            info,
-            client,
-            VLLM,
-            MediaCheck(settings.media, modalities, tokens),
-            command.SERVED,
-            on_events,
-            on_failed,
-            system=settings.system,
-            seed=settings.seed,
-            program=program,
-            ended=ended,
-            vllm_log=vllm_log,
-            on_dead=on_dead,
-            can_sleep=can_sleep,
-            always=Adapter(DEFAULT_NAME, settings.lora) if settings.lora else None,
-            lora=command.uses_lora(settings),
-        )
-        try:
-            for name, folder in settings.lora_modules.items():
-                model.load_adapter(Adapter(name, folder))
-            if model._always is not None:
-                model.load_adapter(model._always)
-        except SensoriumError as error:
-            model.close()
-            raise ConfigurationError(f"vLLM does not take the adapter: {error.message}") from None
-        return model
+                for name, folder in settings.lora_modules.items():
+                    model.load_adapter(Adapter(name, folder))
+                if model._always is not None:
+                    model.load_adapter(model._always)
+            except SensoriumError as error:
+                raise ConfigurationError(f"vLLM does not take the adapter: {error.message}") from None
+            undo.pop_all()
+            return model
 
     def load_adapter(self, adapter: Adapter) -> None:
         """Let vLLM read an adapter's files, anew if they were read before. Blocks.
@@ -216,6 +216,7 @@ class VllmModel(UpstreamModel):
     def close(self) -> None:
         """End vLLM and all that it started."""
         self._closing = True
+        self._ended.put("is no longer needed")  # `_bury` waits for it
         self._program.close(_CLOSE_S)
         super().close()
 
