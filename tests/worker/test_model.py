@@ -77,12 +77,16 @@ class Running:
             self.builder,
             self.engine,
             None,
-            lambda events: [self._tell(event.id, event) for event in events] and None,
+            self._tell_all,
             self._tell,
             frozenset(),
             self.dead.set,
             dict,
         )
+
+    def _tell_all(self, events: list[Event]) -> None:
+        for event in events:
+            self._tell(event.id, event)
 
     def _tell(self, request_id: str, what: Event | SensoriumError) -> None:
         with self._changed:

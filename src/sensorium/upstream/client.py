@@ -7,7 +7,7 @@ import contextlib
 import json
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Mapping
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -68,8 +68,23 @@ class Client:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def wait(self, work: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
-        """Run a coroutine in the loop's thread and wait for it."""
-        return self.start(work).result(timeout_s)
+        """Run a coroutine in the loop's thread and wait for it.
+
+        Raises:
+            UpstreamFailed: it took longer than `timeout_s`, and was ended; or `stop` was called.
+        """
+        try:
+            asked = self.start(work)
+        except RuntimeError:
+            work.close()
+            raise self._stopped() from None
+        try:
+            return asked.result(timeout_s)
+        except CancelledError:
+            raise self._stopped() from None
+        except TimeoutError:
+            asked.cancel()
+            raise UpstreamFailed(f"{self.who} said nothing for {timeout_s or 0.0:g} s.", code=TIMED_OUT) from None
 
     async def text(
         self,
@@ -162,6 +177,9 @@ class Client:
     ) -> SensoriumError:
         wait = response.headers.get("retry-after")
         return failure(response.status_code, said, who=self.who, model=model, retry_after=wait, places=places)
+
+    def _stopped(self) -> UpstreamFailed:
+        return UpstreamFailed(f"The connection to {self.who} was closed.", code=LOST)
 
     def _broken(self, error: httpx.HTTPError, timeout_s: float | None = None) -> UpstreamFailed:
         if isinstance(error, httpx.ConnectTimeout | httpx.ConnectError):

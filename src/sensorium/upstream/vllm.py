@@ -234,8 +234,7 @@ class VllmModel(UpstreamModel):
         return name
 
     async def _post(self, path: str, body: Mapping[str, str]) -> None:
-        async with asyncio.timeout(_WAKE_S):
-            await self._client.text("POST", path, body)
+        await self._client.text("POST", path, body, timeout_s=_WAKE_S)
 
     async def _watch(self) -> None:
         """Look every second whether it answers, and whether one of its processes was stopped."""
