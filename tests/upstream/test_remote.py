@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import io
+import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 from PIL import Image
 
@@ -20,7 +22,19 @@ from sensorium.errors import (
 )
 from sensorium.protocol.tally import Tally
 from sensorium.settings import EngineSettings
-from sensorium.types import Delta, Event, MediaItem, MediaSlot, Message, Request, SamplingParams, Started, Text
+from sensorium.types import (
+    Delta,
+    Event,
+    MediaItem,
+    MediaSlot,
+    MediaUse,
+    Message,
+    Request,
+    SamplingParams,
+    Started,
+    Text,
+)
+from sensorium.upstream.check import MediaCheck
 from sensorium.upstream.remote import RemoteModel, api_url
 from sensorium.worker.local import LocalHandle
 from tests.upstream.strict_openai import KEY, Strict, strict_server
@@ -48,6 +62,12 @@ def chat(*parts: Any, media: tuple[MediaItem, ...] = (), request: dict[str, Any]
     sampling = SamplingParams(**{"max_tokens": None, **more})
     messages = (Message("user", content),)
     return Request("a", sampling, messages=messages, media=media, add_special_tokens=False, **(request or {}))
+
+
+def picture(where: str) -> MediaItem:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "PNG")
+    return MediaItem("image", buffer.getvalue(), where)
 
 
 async def events(handle: LocalHandle, request: Request) -> list[Event]:
@@ -153,9 +173,7 @@ def test_what_it_cannot_do_is_refused_by_name(server: Strict, more: dict[str, An
 
 
 def test_pictures_are_inline_and_errors_name_the_clients_place(server: Strict) -> None:
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 4)).save(buffer, "PNG")
-    item = MediaItem("image", buffer.getvalue(), "messages[3].content[0].image_url")
+    item = picture("messages[3].content[0].image_url")
     ask(server, chat("see", MediaSlot("image", 0), media=(item,)))
     sent = server.bodies[0]["messages"][0]["content"]
     assert sent[0] == {"type": "text", "text": "see"}
@@ -289,3 +307,23 @@ def test_a_key_from_the_environment(server: Strict, monkeypatch: pytest.MonkeyPa
 def test_urls() -> None:
     assert api_url("https://example.com") == "https://example.com/v1"
     assert api_url("https://example.com/api/v1/") == "https://example.com/api/v1"
+
+
+def test_media_that_take_long_keep_nobody_from_connecting(server: Strict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sensorium.upstream.client._CONNECT_S", 0.5)
+
+    def check(_: MediaCheck, item: MediaItem) -> MediaUse:
+        time.sleep(1.0)
+        return MediaUse("image", item.where)
+
+    monkeypatch.setattr(MediaCheck, "check", check)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)  # few threads
+
+    async def run() -> None:
+        async with remote(server, base_url=server.url.replace("127.0.0.1", "localhost")) as handle:
+            asked = [chat(MediaSlot("image", 0), media=(picture("here"),)) for _ in range(12)]
+            asked = [msgspec.structs.replace(request, id=str(number)) for number, request in enumerate(asked)]
+            for found in await asyncio.gather(*(events(handle, request) for request in asked)):
+                assert text(found) == "Hello\u2028!"
+
+    asyncio.run(run())

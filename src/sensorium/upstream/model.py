@@ -6,9 +6,9 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import msgspec
 
@@ -27,6 +27,8 @@ from sensorium.upstream.client import Client
 from sensorium.upstream.dialect import Dialect
 from sensorium.worker.frames import Tokens
 from sensorium.worker.system_message import with_system
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 _TOKENIZE_S = 60.0
@@ -58,6 +60,8 @@ class UpstreamModel:
         self._client, self._dialect, self._check, self._name = client, dialect, check, upstream_name
         self._on_events, self._on_failed = on_events, on_failed
         self._system, self._seed = system, seed
+        # Not the loop's own threads: those look host names up, and find out whether the upstream lives.
+        self._preparing = ThreadPoolExecutor(thread_name_prefix="prepare")
         self._running: dict[str, tuple[Request, Future[None]]] = {}
         self._lock = threading.Lock()
         self._num_requests = 0
@@ -148,6 +152,7 @@ class UpstreamModel:
 
     def close(self) -> None:
         """End what runs, and all connections."""
+        self._preparing.shutdown(wait=False, cancel_futures=True)
         self._check.close()
         self._client.stop()
 
@@ -181,7 +186,7 @@ class UpstreamModel:
 
     async def _generate(self, request: Request) -> None:
         try:
-            body, uses = await asyncio.to_thread(self._prepare, request)
+            body, uses = await self._in_thread(lambda: self._prepare(request))
             try:
                 await self._stream(request, body, uses)
             except ContextLengthExceeded:
@@ -235,7 +240,7 @@ class UpstreamModel:
         return len(_field(answer, "tokens", self._client.who))
 
     async def _tokenize(self, request: Request) -> Tokens:
-        uses = await asyncio.to_thread(lambda: tuple(self._check.check(item) for item in request.media))
+        uses = await self._in_thread(lambda: tuple(self._check.check(item) for item in request.media))
         if request.prompt_token_ids is not None:
             raise refused("prompt", "a list of token ids here", self._dialect, self.info.engine)
         body = prompt_body(request, self._name, self._dialect, self.info.engine)
@@ -252,6 +257,9 @@ class UpstreamModel:
             list(answer.get("token_strs") or ()),
             self._check.placed(uses, ids),
         )
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._preparing, work)
 
     def _failed(self, request: Request, error: SensoriumError) -> None:
         with self._lock:
