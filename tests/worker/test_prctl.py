@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 
 import psutil
+import pytest
 
 from sensorium.worker.prctl import Orphans
 from tests.workers import process_gone
@@ -43,3 +45,23 @@ def test_a_child_that_somebody_waits_for_is_left_to_him() -> None:
     assert child.wait(10) == 7
     orphans.reap()
     assert process_gone(child.pid)
+
+
+def test_one_that_another_thread_waits_for_meanwhile_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    orphans = Orphans()
+    orphans._seen = child.pid
+    look = os.waitid
+
+    def and_then(*arguments: int) -> os.waitid_result | None:
+        found = look(*arguments)
+        child.wait(10)
+        return found
+
+    deadline = time.monotonic() + 20
+    while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    monkeypatch.setattr(os, "waitid", and_then)
+    orphans.reap()
+    assert child.returncode == 0

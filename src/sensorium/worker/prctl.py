@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -41,7 +42,8 @@ class Orphans:
             if pid is None or pid != self._seen:
                 self._seen = pid
                 return
-            os.waitpid(pid, os.WNOHANG)
+            with contextlib.suppress(ChildProcessError):  # who waits for it on another thread was quicker
+                os.waitpid(pid, os.WNOHANG)
             self._seen = None
 
 
