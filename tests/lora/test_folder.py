@@ -71,3 +71,19 @@ def test_patterns_that_are_none_are_refused(tmp_path: Path) -> None:
     (adapter / "adapter_config.json").write_text(json.dumps({"r": 4, "alpha_pattern": {"(": 3}}))
     with pytest.raises(ConfigurationError, match="one of its numbers or patterns is none"):
         read_config(adapter)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        '{"r": 4, "lora_alpha": NaN}',
+        '{"r": 4, "lora_alpha": Infinity}',
+        '{"r": Infinity}',
+        '{"r": 4, "alpha_pattern": {"q_proj": NaN}}',
+        '{"r": 4, "rank_pattern": {"q_proj": Infinity}}',
+    ],
+)
+def test_numbers_that_are_none_are_refused(tmp_path: Path, wrong: str) -> None:
+    (tmp_path / "adapter_config.json").write_text(wrong)
+    with pytest.raises(ConfigurationError, match="one of its numbers or patterns is none"):
+        read_config(tmp_path)

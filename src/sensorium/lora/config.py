@@ -99,7 +99,9 @@ def read_config(folder: Path) -> LoraConfig:
         )
         for pattern, _ in (*config.rank_pattern, *config.alpha_pattern):
             re.compile(pattern)
-    except (KeyError, TypeError, ValueError, AttributeError, re.error):
+        if not all(map(math.isfinite, (config.lora_alpha, *(alpha for _, alpha in config.alpha_pattern)))):
+            raise ValueError  # Python's JSON reader takes NaN and Infinity
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, re.error):
         raise ConfigurationError(f"{folder / FILE} lacks r, or one of its numbers or patterns is none.") from None
     if min(config.r, *(rank for _, rank in config.rank_pattern), config.r) < 1:
         raise ConfigurationError(f"{folder / FILE} has a rank below 1.")
