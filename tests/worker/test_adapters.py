@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from sensorium.errors import ConfigurationError, ModelUnavailable
@@ -69,3 +72,25 @@ def test_a_broken_one_leaves_what_was_there() -> None:
     disk.broken.add("/b")
     with pytest.raises(ModelUnavailable, match="The adapter 'b' cannot be loaded: /b is damaged"):
         adapters.get(adapter("b"))
+
+
+def test_one_that_is_there_does_not_wait_for_another_that_is_read() -> None:
+    disk, reading, go_on = Disk(), threading.Event(), threading.Event()
+
+    def read(path: str) -> Lora:
+        if path == "/slow":
+            reading.set()
+            go_on.wait(10)
+        return disk(path)
+
+    adapters = Adapters(read, max_loras=4)
+    there = adapters.get(adapter("a"))
+    with ThreadPoolExecutor() as threads:
+        slow = [threads.submit(adapters.get, adapter("slow")) for _ in range(2)]
+        assert reading.wait(10)
+        try:
+            assert threads.submit(adapters.get, adapter("a")).result(5) is there
+        finally:
+            go_on.set()
+        assert slow[0].result(5) is slow[1].result(5)
+    assert disk.read == ["/a", "/slow"]

@@ -27,7 +27,8 @@ class Adapters:
     def __init__(self, read: Callable[[str], Lora], max_loras: int, always: Adapter | None = None) -> None:
         self._read, self._max, self._always = read, max_loras, always
         self._kept: OrderedDict[Adapter, Lora] = OrderedDict()
-        self._lock = threading.Lock()
+        self._reading = threading.Lock()  # taken first: one adapter is read at a time, and no one waits who reads none
+        self._lock = threading.Lock()  # of what is kept
 
     @property
     def num_kept(self) -> int:
@@ -43,14 +44,14 @@ class Adapters:
         wanted = wanted or self._always
         if wanted is None:
             return None
-        with self._lock:
-            if wanted not in self._kept:
+        found = self._find(wanted)
+        if found is None:
+            with self._reading:
                 try:
-                    self._keep(wanted)
+                    found = self._find(wanted) or self._keep(wanted)
                 except ConfigurationError as error:
                     raise ModelUnavailable(f"The adapter {wanted.name!r} cannot be loaded: {error.message}") from None
-            self._kept.move_to_end(wanted)
-            return self._kept[wanted]
+        return found
 
     def load(self, adapter: Adapter) -> None:
         """Read an adapter's files, also where they were read before.
@@ -58,24 +59,33 @@ class Adapters:
         Raises:
             ConfigurationError: they do not fit the model, or cannot be read; what was there before stays.
         """
-        with self._lock:
+        with self._reading:
             self._keep(adapter)
-            self._drop([other for other in self._kept if other.name == adapter.name and other != adapter])
+            self._drop(lambda other: other.name == adapter.name and other != adapter)
 
     def unload(self, name: str) -> None:
         """Put away whatever is called `name`."""
+        with self._reading:  # also one that is being read now
+            self._drop(lambda adapter: adapter.name == name)
+
+    def _find(self, wanted: Adapter) -> Lora | None:
         with self._lock:
-            self._drop([adapter for adapter in self._kept if adapter.name == name])
+            if wanted in self._kept:
+                self._kept.move_to_end(wanted)
+            return self._kept.get(wanted)
 
-    def _drop(self, adapters: list[Adapter]) -> None:
-        for adapter in adapters:
-            del self._kept[adapter]
+    def _drop(self, unwanted: Callable[[Adapter], bool]) -> None:
+        with self._lock:
+            for adapter in [adapter for adapter in self._kept if unwanted(adapter)]:
+                del self._kept[adapter]
 
-    def _keep(self, adapter: Adapter) -> None:
+    def _keep(self, adapter: Adapter) -> Lora:
         lora = self._read(adapter.path)
-        self._kept[adapter] = lora
-        self._kept.move_to_end(adapter)
-        while len(self._kept) > self._max:
-            self._kept.popitem(last=False)
+        with self._lock:
+            self._kept[adapter] = lora
+            self._kept.move_to_end(adapter)
+            while len(self._kept) > self._max:
+                self._kept.popitem(last=False)
         size = (lora.rank, len(lora.pairs), lora.num_bytes / (1 << 20))
         log.info("adapter %r: rank %d, %d layers, %.1f MiB", adapter.name, *size)
+        return lora
