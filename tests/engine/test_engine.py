@@ -329,6 +329,33 @@ def test_an_encoder_failure_ends_only_those_who_need_it(decoder: Decoder, plain:
     assert run(decoder, [prompt(n) for n in range(8)], engine_=used) == plain
 
 
+def test_an_item_that_an_encoder_fails_for_does_not_cost_those_encoded_with_it(decoder: Decoder) -> None:
+    def one(name: str, item: EncoderInput) -> Sequence:
+        asked = Prompt([299] * 9 + [1], (MediaSpan(0, name.encode(), item.layout),), (item,))
+        return Sequence((name, 0), asked, SamplingParams(temperature=0), 2, frozenset(), 0)
+
+    broken = picture(0, 9, values=3)  # the encoder wants four features
+    used = engine(decoder)
+    sequences = [one(name, broken if name in "be" else picture(5, 9)) for name in "abcde"]
+    for sequence in sequences:
+        used.add(sequence)
+    failed: list[str] = []
+    answered: list[str] = []
+    for _ in range(100):
+        if not used.has_work:
+            break
+        result = used.step()
+        for sequence in result.failed:
+            failed.append(sequence.id[0])
+            used.remove(sequence)
+        for sequence, _sampled in result.tokens:
+            if sequence.num_output_tokens == 2:
+                answered.append(sequence.id[0])
+                used.remove(sequence)
+    assert sorted(failed) == ["b", "e"]
+    assert sorted(answered) == ["a", "c", "d"]
+
+
 def test_after_sleep_and_wake_answers_are_the_same(decoder: Decoder) -> None:
     prompts = [prompt(number) for number in range(6)]
     wanted = run(decoder, prompts)

@@ -31,6 +31,7 @@ class EncoderRunner:
         self._max_patches = max_patches
         self._job: Iterator[list[torch.Tensor] | None] | None = None
         self._keys: list[bytes] = []
+        self._suspects: set[bytes] = set()  # of a batch that failed: each is encoded alone
         self.num_encoded = 0
         self._adapted: Lanes | None = None  # of the encoder at work, while an adapter changes it
 
@@ -46,13 +47,14 @@ class EncoderRunner:
             wanted: key, item, and the adapter that changes its encoder.
         """
         name, adapter = wanted[0][1].encoder, wanted[0][2]
+        alone = wanted[0][0] in self._suspects
         batch: list[tuple[bytes, EncoderInput]] = []
         cost = 0
         for key, item, lora in wanted:
-            if item.encoder != name or lora is not adapter:
+            if item.encoder != name or lora is not adapter or (batch and key in self._suspects):
                 continue
             cost += item.cost
-            if batch and cost > self._max_patches:
+            if batch and (alone or cost > self._max_patches):
                 break
             batch.append((key, item))
         self._keys = [key for key, _ in batch]
@@ -62,8 +64,12 @@ class EncoderRunner:
         self._job = iter(self._encoders[name].encode([item for _, item in batch]))
 
     def give_up(self) -> list[bytes]:
-        """Drop the batch; return the keys that were in it."""
+        """Drop the batch; return the key that it failed for. Of several each is tried alone first: none is returned."""
         self._end()
+        if len(self._keys) > 1:
+            self._suspects = set(self._keys)
+            return []
+        self._suspects.difference_update(self._keys)
         return self._keys
 
     def run(self, max_s: float | None) -> None:
@@ -75,6 +81,7 @@ class EncoderRunner:
                 for key, features in zip(self._keys, result, strict=True):
                     self.cache.put(key, features)
                 self.num_encoded += len(self._keys)
+                self._suspects.difference_update(self._keys)
                 self._end()
             elif max_s is not None:
                 if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
