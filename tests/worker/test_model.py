@@ -191,3 +191,19 @@ def test_an_error_in_the_engines_thread_is_told() -> None:
     with running(token_bytes=broken) as made:
         made.model.generate(request("a"))
         assert made.dead.wait(5.0)
+
+
+def test_a_stop_string_in_what_was_held_back_to_the_end_is_the_reason() -> None:
+    # SentencePiece holds bytes back until it is known that they make a character.
+    spelled = {
+        "decoder_kind": SimpleNamespace(name="sentencepiece", strip=0),
+        "token_string": lambda token_id: f"<0x{token_id:02X}>",
+    }
+    with running(**spelled) as made:
+        made.model.generate(request("a", stop="AAA"))
+        made.model.generate(request("b", stop="B"))
+        assert made.ended("a")
+        assert made.ended("b")
+        stopped, long = (cast(Delta, made.told[name][-1]) for name in "ab")
+        assert (stopped.finish_reason, stopped.stop_reason, stopped.text) == ("stop", "AAA", "")
+        assert (long.finish_reason, long.stop_reason, long.text) == ("length", None, "AAA")

@@ -231,14 +231,19 @@ class EngineLoop:
         else:
             text = output.push(token_id)
             if output.stop_hit is not None:
-                own = output.stop_hit in self._end_texts and output.stop_hit not in (sequence.sampling.stop or ())
-                finish_reason, stop_reason = "stop", None if own else output.stop_hit
+                finish_reason, stop_reason = "stop", self._hit(sequence, output.stop_hit)
             elif sequence.num_output_tokens >= sequence.max_tokens:
                 finish_reason = "length"
         if finish_reason is not None:
             text += output.finish()
+            if finish_reason == "length" and output.stop_hit is not None:  # in what was held back until now
+                finish_reason, stop_reason = "stop", self._hit(sequence, output.stop_hit)
             self._end(job, choice)
         return self._delta(choice, sampled, text, finish_reason, stop_reason)
+
+    def _hit(self, sequence: Sequence, stop: str) -> str | None:
+        """What to say of a stop string: nothing, if it is the model's own."""
+        return None if stop in self._end_texts and stop not in (sequence.sampling.stop or ()) else stop
 
     def _delta(
         self,
