@@ -76,9 +76,9 @@ class Guarded:
     def close(self, timeout_s: float) -> None:
         """End the program and all that it started; wait for at most `timeout_s`. More than once is fine."""
         self._closing = True
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
+        lifeline, self._lifeline = self._lifeline, -1  # whoever else closes it now must not close a stranger's
+        if lifeline >= 0:
+            os.close(lifeline)
         if self._guardian is None:
             shutil.rmtree(self.folder, ignore_errors=True)
             return
