@@ -7,8 +7,10 @@ import io
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,7 @@ from sensorium.types import (
     Started,
     Text,
 )
+from sensorium.upstream.vllm import VllmModel
 from sensorium.worker.handle import WorkerHandle
 from sensorium.worker.launcher import Launcher
 from tests.vllm_stand_in import checkpoint, settings
@@ -237,10 +240,28 @@ def test_adapters_are_read_by_vllm(tmp_path: Path) -> None:
             await handle.unload_adapter("sql")
             await handle.load_adapter(adapter)
             assert text(await events(handle, asked)) == "hi+sql"
+            (folder / "adapter_config.json").rename(folder / "away")
+            with pytest.raises(SensoriumError, match="No adapter found"):
+                await handle.load_adapter(adapter)
+            assert text(await events(handle, asked)) == "hi+sql"  # what was there before stays
             with pytest.raises(SensoriumError, match="No adapter found"):
                 await handle.load_adapter(Adapter("none", str(tmp_path / "none")))
 
     asyncio.run(run())
+
+
+def test_an_adapter_that_is_there_does_not_wait_for_another() -> None:
+    model = VllmModel.__new__(VllmModel)
+    adapter = Adapter("a", "/a")
+    model._lora, model._always = True, None
+    model._adapters, model._adapter_lock = {adapter: "told"}, threading.Lock()
+    request = Request("r", SamplingParams(), prompt="x", adapter=adapter)
+    with ThreadPoolExecutor() as threads:
+        with model._adapter_lock:  # another one is being read
+            asked = threads.submit(model.served_as, request)
+            done, _ = wait([asked], 5)
+        assert done
+        assert asked.result() == "told"
 
 
 @pytest.mark.parametrize("how", ["crash", "kill", "guardian"])

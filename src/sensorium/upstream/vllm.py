@@ -165,8 +165,7 @@ class VllmModel(UpstreamModel):
         if not self._lora:
             raise ConfigurationError("vLLM keeps room for adapters only if told at start: give --enable-lora.")
         with self._adapter_lock:
-            self._adapters.pop(adapter, None)
-            self._load_adapter(adapter)
+            self._load_adapter(adapter)  # if that fails, what was there before stays
 
     def unload_adapter(self, name: str) -> None:
         """Let vLLM put an adapter away; answers that use it go on."""
@@ -182,6 +181,8 @@ class VllmModel(UpstreamModel):
             return command.SERVED
         if not self._lora:
             return super().served_as(request)
+        if (known := self._adapters.get(adapter)) is not None:
+            return known  # without waiting for others to be read
         with self._adapter_lock:
             return self._adapters.get(adapter) or self._load_adapter(adapter)
 
