@@ -310,10 +310,10 @@ def test_urls() -> None:
 
 
 def test_media_that_take_long_keep_nobody_from_connecting(server: Strict, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sensorium.upstream.client._CONNECT_S", 0.5)
+    monkeypatch.setattr("sensorium.upstream.client._CONNECT_S", 2.0)
 
     def check(_: MediaCheck, item: MediaItem) -> MediaUse:
-        time.sleep(1.0)
+        time.sleep(3.0)
         return MediaUse("image", item.where)
 
     monkeypatch.setattr(MediaCheck, "check", check)
@@ -321,7 +321,7 @@ def test_media_that_take_long_keep_nobody_from_connecting(server: Strict, monkey
 
     async def run() -> None:
         async with remote(server, base_url=server.url.replace("127.0.0.1", "localhost")) as handle:
-            asked = [chat(MediaSlot("image", 0), media=(picture("here"),)) for _ in range(12)]
+            asked = [chat(MediaSlot("image", 0), media=(picture("here"),)) for _ in range(10)]
             asked = [msgspec.structs.replace(request, id=str(number)) for number, request in enumerate(asked)]
             for found in await asyncio.gather(*(events(handle, request) for request in asked)):
                 assert text(found) == "Hello\u2028!"

@@ -80,17 +80,17 @@ def test_one_that_is_there_does_not_wait_for_another_that_is_read() -> None:
     def read(path: str) -> Lora:
         if path == "/slow":
             reading.set()
-            go_on.wait(10)
+            go_on.wait(30)
         return disk(path)
 
     adapters = Adapters(read, max_loras=4)
     there = adapters.get(adapter("a"))
     with ThreadPoolExecutor() as threads:
         slow = [threads.submit(adapters.get, adapter("slow")) for _ in range(2)]
-        assert reading.wait(10)
+        assert reading.wait(30)
         try:
-            assert threads.submit(adapters.get, adapter("a")).result(5) is there
+            assert threads.submit(adapters.get, adapter("a")).result(10) is there
         finally:
             go_on.set()
-        assert slow[0].result(5) is slow[1].result(5)
+        assert slow[0].result(30) is slow[1].result(30)
     assert disk.read == ["/a", "/slow"]

@@ -101,7 +101,7 @@ class Running:
             return isinstance(last, SensoriumError) or (isinstance(last, Delta) and last.finish_reason is not None)
 
         with self._changed:
-            return self._changed.wait_for(there, 5.0)
+            return self._changed.wait_for(there, 30.0)
 
 
 @contextmanager
@@ -171,7 +171,7 @@ def test_what_was_aborted_while_it_waited_is_not_prepared() -> None:
 
         def build(request: Request, **_: Any) -> tuple[Prompt, str]:
             built.append(request.id)
-            gate.wait(5.0)
+            gate.wait(30.0)
             return Prompt([1, 2]), ""
 
         made.builder.build = build  # type: ignore[method-assign]
@@ -190,7 +190,7 @@ def test_an_error_in_the_engines_thread_is_told() -> None:
 
     with running(token_bytes=broken) as made:
         made.model.generate(request("a"))
-        assert made.dead.wait(5.0)
+        assert made.dead.wait(30.0)
 
 
 def test_a_stop_string_in_what_was_held_back_to_the_end_is_the_reason() -> None:
