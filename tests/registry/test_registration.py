@@ -117,6 +117,8 @@ def test_every_field_arrives() -> None:
         ({"engine": "remote", "base_url": "http://h/v1", "api_key": "a\nb"}, "api_key", "a header cannot hold"),
         ({"model_path": "/nowhere/x"}, "model_path", "There is no folder '/nowhere/x'"),
         ({"model_path": "tiny-v"}, "model_path", "Nearest: tiny-vl"),
+        ({"model_path": "~nobody-has-this-name/x"}, "model_path", "There is no folder '~nobody-has-this-name/x'"),
+        ({"lora_of": "b", "model_path": "~nobody-has-this-name"}, "model_path", "must be the folder of an adapter"),
         ({"lora_of": "b", "model_path": "/nowhere"}, "model_path", "must be the folder of an adapter"),
     ],
 )

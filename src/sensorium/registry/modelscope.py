@@ -73,7 +73,7 @@ def download(repo_id: str, revision: str | None, on_progress: Progress) -> Path:
 def snapshot(repo_id: str, revision: str | None) -> Path | None:
     """Return the folder of `revision` in the cache, complete or not; asks nobody."""
     folder = _folder(repo_id, revision or "master")
-    return folder if folder.is_dir() else None
+    return folder if os.path.isdir(folder) else None
 
 
 def _folder(repo_id: str, revision: str) -> Path:
