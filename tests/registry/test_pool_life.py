@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncGenerator, Mapping
@@ -25,6 +26,7 @@ from sensorium.registry.fit import PROCESS_BYTES
 from sensorium.registry.pool import Pool
 from sensorium.registry.spec import ModelSpec
 from sensorium.settings import GIB, MIB, EngineSettings
+from sensorium.types import Adapter
 from sensorium.worker.launcher import Launcher
 from tests.workers import FAKE, answer, process_gone, request, until
 
@@ -311,5 +313,67 @@ def test_measured_memory_replaces_what_was_expected() -> None:
             await ask(models, "a")
             await until(lambda: models.status("a").host_bytes == 20 * MIB)
             await until(lambda: models.room.used() == {"host": 20 * MIB})
+
+    uvloop.run(run())
+
+
+def test_a_removal_ends_though_a_worker_dies_of_it() -> None:
+    async def run() -> None:
+        async with registered(spec("a")) as models:
+            await models.load_adapter(Adapter("sql", "/adapters/sql"), "a", False)
+            async with models.lease("a") as handle:
+                os.kill(handle.child.pid, signal.SIGSTOP)  # it does not answer any more
+                removing = asyncio.create_task(models.remove("a"))
+                await asyncio.sleep(0.1)
+                handle.kill("stopped answering")
+            await removing
+            assert models.names() == []
+            models.add(spec("a"))
+            assert await ask(models, "a") == "hello"
+
+    uvloop.run(run())
+
+
+def test_adapters_that_go_while_their_model_is_removed() -> None:
+    async def run() -> None:
+        async with registered(spec("a")) as models:
+            for name in ("sql", "law"):
+                await models.load_adapter(Adapter(name, f"/adapters/{name}"), "a", False)
+            removing = asyncio.create_task(models.remove("a"))
+            await asyncio.sleep(0)  # it tells the worker of the first one
+            with contextlib.suppress(ModelNotFound):
+                await models.unload_adapter("law")
+            await removing
+            assert models.names() == []
+
+    uvloop.run(run())
+
+
+def test_an_adapter_is_not_loaded_over_a_model_that_went() -> None:
+    async def run() -> None:
+        async with registered(spec("a")) as models:
+            async with models.lease("a") as handle:
+                os.kill(handle.child.pid, signal.SIGSTOP)
+            loading = asyncio.create_task(models.load_adapter(Adapter("sql", "/adapters/sql"), "a", False))
+            await until(lambda: models.status("a").in_flight == 1)
+            removing = asyncio.create_task(models.remove("a"))
+            await until(lambda: models.names() == [])
+            os.kill(handle.child.pid, signal.SIGCONT)
+            with pytest.raises(ModelNotFound):
+                await loading
+            await removing
+            assert models.names() == []
+
+    uvloop.run(run())
+
+
+def test_a_registered_adapter_is_removed_and_not_unloaded() -> None:
+    async def run() -> None:
+        async with registered(spec("a"), spec("tuned", "/adapter", lora_of="a")) as models:
+            with pytest.raises(InvalidRequest, match="'tuned' is registered; DELETE"):
+                await models.unload_adapter("tuned")
+            assert models.names() == ["a", "tuned"]
+            await models.remove("tuned")
+            await models.remove("a")
 
     uvloop.run(run())
