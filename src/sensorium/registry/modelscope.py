@@ -166,6 +166,8 @@ def _append(
     if have > file["Size"]:
         part.unlink()
         have = 0
+    if have and have == file["Size"]:
+        return  # it came whole and was not looked at: a request for what is missing would be refused
     query = {"Revision": revision, "FilePath": file["Path"]}
     headers = {"Range": f"bytes={have}-"} if have else {}
     with client.stream("GET", f"/api/v1/models/{repo_id}/repo", params=query, headers=headers) as reply:
