@@ -22,6 +22,7 @@ from sensorium.errors import (
     NoRoom,
     WorkerDied,
 )
+from sensorium.registry.circuit import FIRST_PAUSE_S
 from sensorium.registry.fit import PROCESS_BYTES
 from sensorium.registry.pool import Pool
 from sensorium.registry.spec import ModelSpec
@@ -375,5 +376,35 @@ def test_a_registered_adapter_is_removed_and_not_unloaded() -> None:
             assert models.names() == ["a", "tuned"]
             await models.remove("tuned")
             await models.remove("a")
+
+    uvloop.run(run())
+
+
+def test_having_had_no_room_keeps_nobody_from_loading_once_there_is_some() -> None:
+    async def run() -> None:
+        budgets = {"host": PROCESS_BYTES * 3 // 2}
+        async with registered(spec("pinned", pinned=True), spec("b"), budgets=budgets) as models:
+            await ask(models, "pinned")
+            for _ in range(4):
+                with pytest.raises(NoRoom):
+                    await ask(models, "b")
+            assert (states(models)["b"], models.status("b").retry_in_s) == ("failed", 0)
+            await models.unload("pinned")
+            assert await ask(models, "b") == "hello"
+
+    uvloop.run(run())
+
+
+def test_a_model_that_served_and_was_unloaded_is_forgiven_earlier_failures() -> None:
+    async def run() -> None:
+        async with registered(spec("a")) as models:
+            circuit = models._names.slot("a")._crew.circuit
+            for _ in range(3):
+                circuit.failed(-1000.0, "long ago")
+            await ask(models, "a")
+            await models.unload("a")
+            for _ in range(3):
+                circuit.failed(0.0, "again")
+            assert circuit.wait_s(0.0) == FIRST_PAUSE_S
 
     uvloop.run(run())

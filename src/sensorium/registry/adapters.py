@@ -89,7 +89,7 @@ class AdapterNames:
                 await handle.unload_adapter(name)
 
     def forget(self, slot: Slot) -> None:
-        """Forget the adapters of a model that goes. Its workers are not told: they end, and with them what they read."""
+        """Forget the adapters of a model that goes. Its workers are not told: they end, with all they read."""
         self._found = {name: found for name, found in self._found.items() if found[0] is not slot}
 
     def _check_free(self, name: str) -> None:
