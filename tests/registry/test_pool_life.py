@@ -408,3 +408,39 @@ def test_a_model_that_served_and_was_unloaded_is_forgiven_earlier_failures() -> 
             assert circuit.wait_s(0.0) == FIRST_PAUSE_S
 
     uvloop.run(run())
+
+
+def test_a_worker_that_is_ended_while_it_falls_asleep_is_no_sign_that_it_cannot() -> None:
+    async def run() -> None:
+        async with registered(spec("a")) as models:
+            await ask(models, "a")
+            slot = models._names.slot("a")
+            slot.lifecycle.sleeps = True
+            slot.lifecycle.idle_ttl_s = 0.0
+            async with models.lease("a") as handle:
+                os.kill(handle.child.pid, signal.SIGSTOP)  # it takes long to fall asleep
+            await until(lambda: models.status("a").state == "asleep")
+            handle.kill("is killed by the test")
+            await until(lambda: not models.status("a").replicas)
+            assert slot.lifecycle.sleeps
+
+    uvloop.run(run())
+
+
+def test_an_error_nobody_expected_while_it_wakes_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        async with registered(spec("a")) as models:
+            await ask(models, "a")
+            slot = models._names.slot("a")
+            replica = next(iter(slot.lifecycle.replicas.values()))
+            replica.state = "asleep"
+
+            async def broken(*args: Any) -> None:
+                monkeypatch.undo()
+                raise OSError("a disk that fails")
+
+            monkeypatch.setattr("sensorium.registry.loading.appraise", broken)
+            async with asyncio.timeout(20):
+                assert await ask(models, "a") == "hello"
+
+    uvloop.run(run())

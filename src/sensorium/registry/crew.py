@@ -159,8 +159,9 @@ class Crew:
         try:
             await running.doze()
         except SensoriumError as error:
-            log.info("model %r does not sleep: %s", self.name, error.message)
-            self.lifecycle.sleeps = False
+            if running.alive:  # otherwise it was ended, which says nothing of the next one
+                log.info("model %r does not sleep: %s", self.name, error.message)
+                self.lifecycle.sleeps = False
             self.lifecycle.awake(running.id, time.monotonic())
         else:
             self.lifecycle.asleep(running.id, time.monotonic())
@@ -169,8 +170,9 @@ class Crew:
     async def _wake(self, running: Running) -> None:
         try:
             await running.wake(lambda: self._standing(running), lambda: self._leave(running))
-        except SensoriumError as error:
-            log.warning("model %r did not wake (%s); it is loaded anew", self.name, error.message)
+        except Exception as error:  # whatever it is: as long as it is about to wake, requests wait for it
+            expected = isinstance(error, SensoriumError)
+            log.warning("model %r did not wake (%s); it is loaded anew", self.name, error, exc_info=not expected)
             await self._end(running)
         else:
             self.lifecycle.awake(running.id, time.monotonic())
