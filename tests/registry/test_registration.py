@@ -202,4 +202,7 @@ def test_differences_and_what_is_shown_hold_no_keys() -> None:
     assert shown(one)["api_key"] == "***"
     hidden = spec(trusted=True, engine="vllm", engine_args={"hf_token": "hf_1", "max_num_seqs": 3})
     assert shown(hidden)["engine_args"] == {"hf_token": "***", "max_num_seqs": 3}
+    args = {"hf_token": ["hf_1"], "a": [{"password": "p", "b": 1}], "token_ids": [1]}
+    listed = {"hf_token": ["***"], "a": [{"password": "***", "b": 1}], "token_ids": [1]}
+    assert shown(spec(trusted=True, engine="vllm", engine_args=args))["engine_args"] == listed
     assert "media" not in shown(one)
