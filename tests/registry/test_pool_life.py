@@ -444,3 +444,15 @@ def test_an_error_nobody_expected_while_it_wakes_leaves_nobody_waiting(monkeypat
                 assert await ask(models, "a") == "hello"
 
     uvloop.run(run())
+
+
+def test_an_error_in_one_model_does_not_end_the_watch_over_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        monkeypatch.setattr("sensorium.registry.watchdog._WATCH_S", 0.05)
+        async with registered(spec("broken"), spec("a", idle_ttl_s=0.1)) as models:
+            slot = models._names.slot("broken")
+            monkeypatch.setattr(slot, "tick", lambda now: 1 / 0)
+            await ask(models, "a")
+            await until(lambda: states(models)["a"] == "unloaded", 10)
+
+    uvloop.run(run())
