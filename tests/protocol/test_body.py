@@ -58,3 +58,9 @@ def test_bounds_are_written_as_numbers_that_can_be_used() -> None:
         SamplingParams(max_tokens=0)
     with pytest.raises(InvalidRequest, match=r"between 0 and 1\."):
         SamplingParams(min_p=2)
+
+
+def test_a_body_with_very_many_mistakes_is_refused_without_listing_them() -> None:
+    raw = b'{"messages": [], "stop_token_ids": [' + b'"a",' * 20_000 + b"1]}"
+    with pytest.raises(InvalidRequest, match="has 20,000 values that are not valid"):
+        parse_body(ChatBody, raw)  # listed, each would take a kilobyte and 15 microseconds

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sensorium.errors import InvalidRequest
+from sensorium.protocol import fields as fields_of_protocol
 from sensorium.protocol.body import parse_body
 from sensorium.protocol.chat import ChatBody, parse_chat
 from sensorium.protocol.fields import REFUSED, SAMPLING
@@ -116,6 +117,18 @@ def test_unknown_fields_are_logged_once(caplog: pytest.LogCaptureFixture) -> Non
     parse(a_field_nobody_knows=1)
     parse(a_field_nobody_knows=2)
     assert caplog.text.count("a_field_nobody_knows") == 1
+
+
+def test_what_is_remembered_of_unknown_fields_is_short() -> None:
+    parse(**{"x" * 1_000_000: 1})
+    assert max(map(len, fields_of_protocol._logged)) <= 80
+
+
+@pytest.mark.parametrize("key", ["1" * 5000, "4294967296", "-1", "²", "1.0", ""])
+def test_biases_of_what_is_no_token(key: str) -> None:
+    with pytest.raises(InvalidRequest, match="keys are token ids") as caught:
+        parse(logit_bias={key: 1})
+    assert caught.value.param == "logit_bias"
 
 
 def test_salts_divide() -> None:

@@ -76,6 +76,8 @@ class _Handler(BaseHTTPRequestHandler):
         wanted = self.headers.get("Range", "")
         hub.ranges.append(wanted)
         start = int(wanted.removeprefix("bytes=").partition("-")[0] or 0) if wanted else 0
+        if wanted and start >= len(data):
+            return self._answer(416, b"")
         if hub.breaks_after is not None and len(data) > hub.breaks_after:
             cut, hub.breaks_after = hub.breaks_after, None
             self.send_response(200)

@@ -179,5 +179,10 @@ def test_places_that_are_none(location: str, said: str) -> None:
 
 
 def test_passwords_are_not_shown() -> None:
-    assert "secret" not in shown(database_url("postgresql://u:secret@host/name"))
+    for url in (
+        "postgresql://u:secret@host/name",
+        "postgresql://host/name?user=u&password=secret",  # libpq takes it there as well
+        "postgresql://host/name?sslkey=k&sslpassword=secret",
+    ):
+        assert shown(database_url(url)).endswith("@host/name" if "@" in url else "//host/name"), url
     assert shown(database_url("/a/b.db")) == "/a/b.db"

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from sensorium.registry.circuit import FIRST_PAUSE_S, MAX_PAUSE_S, WINDOW_S, Circuit
+from sensorium.registry.circuit import FIRST_PAUSE_S, MAX_PAUSE_S, NO_ROOM_RETRY_S, WINDOW_S, Circuit
 
 
 def test_it_opens_after_three_failures_within_a_minute() -> None:
@@ -37,3 +37,11 @@ def test_pauses_grow_to_a_limit_until_something_works() -> None:
     for _ in range(3):
         circuit.failed(now, "again")
     assert circuit.wait_s(now) == FIRST_PAUSE_S
+
+
+def test_no_room_is_no_failure_but_nothing_starts_by_itself_at_once() -> None:
+    circuit = Circuit()
+    for now in (0.0, 1.0, 2.0, 3.0):
+        circuit.no_room(now, "full")
+        assert (circuit.wait_s(now), circuit.retry_at) == (0, now + NO_ROOM_RETRY_S)
+    assert circuit.reason == "full"

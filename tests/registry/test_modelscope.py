@@ -150,3 +150,13 @@ def test_the_endpoint(variables: dict[str, str], endpoint: str, monkeypatch: pyt
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert _endpoint() == endpoint
+
+
+def test_a_file_that_came_whole_before_it_was_checked_is_not_asked_for_again(hub: FakeModelScope) -> None:
+    hub.files = {"config.json": b"{}", "model.safetensors": FILES["model.safetensors"]}
+    folder = load()
+    (folder / ".complete").unlink()  # the program was ended while it computed the digest
+    (folder / "model.safetensors").rename(folder / "model.safetensors.part")
+    hub.ranges.clear()
+    assert (load() / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+    assert hub.ranges == []

@@ -8,8 +8,13 @@ from typing import Any
 
 import pytest
 
+from sensorium.errors import InvalidRequest
+from sensorium.lora.folder import is_adapter
+from sensorium.registry.fit import estimate
 from sensorium.registry.outlook import outlook
-from sensorium.settings import EngineSettings
+from sensorium.registry.registration import checked
+from sensorium.registry.spec import ModelSpec
+from sensorium.settings import EngineSettings, Hub
 from sensorium.types import Outlook
 from tests.checkpoints import model_config
 
@@ -60,3 +65,36 @@ def test_what_cannot_be_read_is_not_known(text: str, tmp_path: Path) -> None:
     path = write(tmp_path, text)
     assert outlook(EngineSettings(path)) == Outlook(path)
     assert outlook(EngineSettings(str(tmp_path / "nowhere"))) == Outlook()
+
+
+@pytest.mark.parametrize("hub", ["huggingface", "modelscope"])
+@pytest.mark.parametrize(
+    ("model", "revision"),
+    [
+        ("~nobody-has-this-name/x", None),
+        ("x" * 3000, None),
+        ("x" * 300 + "/y", None),
+        ("a\0b", None),
+        ("o/m", "r" * 300),
+    ],
+)
+def test_names_that_can_be_no_folder_have_none(model: str, revision: str | None, hub: Hub) -> None:
+    # A registration for another machine is not looked at here; one such name must not make the list of models fail.
+    assert outlook(EngineSettings(model, revision=revision, hub=hub)) == Outlook()
+    assert not is_adapter(model)
+
+
+def test_weights_that_are_gone_are_not_counted(tmp_path: Path) -> None:
+    path = write(tmp_path, model_config("llama"))
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        (tmp_path / name).symlink_to(tmp_path / "nowhere")  # as in a hub's cache whose blobs were deleted
+        assert estimate(EngineSettings(path), tmp_path).weights == 0
+        (tmp_path / name).unlink()
+
+
+def test_nested_deeper_than_json_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path, "[" * 100_000)
+    assert outlook(EngineSettings(path)) == Outlook(path)
+    assert not estimate(EngineSettings(path), tmp_path).known
+    with pytest.raises(InvalidRequest, match=r"config\.json of .* cannot be read"):
+        checked(ModelSpec("a", EngineSettings(path)))

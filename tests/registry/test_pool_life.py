@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncGenerator, Mapping
@@ -21,10 +22,12 @@ from sensorium.errors import (
     NoRoom,
     WorkerDied,
 )
+from sensorium.registry.circuit import FIRST_PAUSE_S
 from sensorium.registry.fit import PROCESS_BYTES
 from sensorium.registry.pool import Pool
 from sensorium.registry.spec import ModelSpec
 from sensorium.settings import GIB, MIB, EngineSettings
+from sensorium.types import Adapter
 from sensorium.worker.launcher import Launcher
 from tests.workers import FAKE, answer, process_gone, request, until
 
@@ -311,5 +314,145 @@ def test_measured_memory_replaces_what_was_expected() -> None:
             await ask(models, "a")
             await until(lambda: models.status("a").host_bytes == 20 * MIB)
             await until(lambda: models.room.used() == {"host": 20 * MIB})
+
+    uvloop.run(run())
+
+
+def test_a_removal_ends_though_a_worker_dies_of_it() -> None:
+    async def run() -> None:
+        async with registered(spec("a")) as models:
+            await models.load_adapter(Adapter("sql", "/adapters/sql"), "a", False)
+            async with models.lease("a") as handle:
+                os.kill(handle.child.pid, signal.SIGSTOP)  # it does not answer any more
+                removing = asyncio.create_task(models.remove("a"))
+                await asyncio.sleep(0.1)
+                handle.kill("stopped answering")
+            await removing
+            assert models.names() == []
+            models.add(spec("a"))
+            assert await ask(models, "a") == "hello"
+
+    uvloop.run(run())
+
+
+def test_adapters_that_go_while_their_model_is_removed() -> None:
+    async def run() -> None:
+        async with registered(spec("a")) as models:
+            for name in ("sql", "law"):
+                await models.load_adapter(Adapter(name, f"/adapters/{name}"), "a", False)
+            removing = asyncio.create_task(models.remove("a"))
+            await asyncio.sleep(0)  # it tells the worker of the first one
+            with contextlib.suppress(ModelNotFound):
+                await models.unload_adapter("law")
+            await removing
+            assert models.names() == []
+
+    uvloop.run(run())
+
+
+def test_an_adapter_is_not_loaded_over_a_model_that_went() -> None:
+    async def run() -> None:
+        async with registered(spec("a")) as models:
+            async with models.lease("a") as handle:
+                os.kill(handle.child.pid, signal.SIGSTOP)
+            loading = asyncio.create_task(models.load_adapter(Adapter("sql", "/adapters/sql"), "a", False))
+            await until(lambda: models.status("a").in_flight == 1)
+            removing = asyncio.create_task(models.remove("a"))
+            await until(lambda: models.names() == [])
+            os.kill(handle.child.pid, signal.SIGCONT)
+            with pytest.raises(ModelNotFound):
+                await loading
+            await removing
+            assert models.names() == []
+
+    uvloop.run(run())
+
+
+def test_a_registered_adapter_is_removed_and_not_unloaded() -> None:
+    async def run() -> None:
+        async with registered(spec("a"), spec("tuned", "/adapter", lora_of="a")) as models:
+            with pytest.raises(InvalidRequest, match="'tuned' is registered; DELETE"):
+                await models.unload_adapter("tuned")
+            assert models.names() == ["a", "tuned"]
+            await models.remove("tuned")
+            await models.remove("a")
+
+    uvloop.run(run())
+
+
+def test_having_had_no_room_keeps_nobody_from_loading_once_there_is_some() -> None:
+    async def run() -> None:
+        budgets = {"host": PROCESS_BYTES * 3 // 2}
+        async with registered(spec("pinned", pinned=True), spec("b"), budgets=budgets) as models:
+            await ask(models, "pinned")
+            for _ in range(4):
+                with pytest.raises(NoRoom):
+                    await ask(models, "b")
+            assert (states(models)["b"], models.status("b").retry_in_s) == ("failed", 0)
+            await models.unload("pinned")
+            assert await ask(models, "b") == "hello"
+
+    uvloop.run(run())
+
+
+def test_a_model_that_served_and_was_unloaded_is_forgiven_earlier_failures() -> None:
+    async def run() -> None:
+        async with registered(spec("a")) as models:
+            circuit = models._names.slot("a")._crew.circuit
+            for _ in range(3):
+                circuit.failed(-1000.0, "long ago")
+            await ask(models, "a")
+            await models.unload("a")
+            for _ in range(3):
+                circuit.failed(0.0, "again")
+            assert circuit.wait_s(0.0) == FIRST_PAUSE_S
+
+    uvloop.run(run())
+
+
+def test_a_worker_that_is_ended_while_it_falls_asleep_is_no_sign_that_it_cannot() -> None:
+    async def run() -> None:
+        async with registered(spec("a")) as models:
+            await ask(models, "a")
+            slot = models._names.slot("a")
+            slot.lifecycle.sleeps = True
+            slot.lifecycle.idle_ttl_s = 0.0
+            async with models.lease("a") as handle:
+                os.kill(handle.child.pid, signal.SIGSTOP)  # it takes long to fall asleep
+            await until(lambda: models.status("a").state == "asleep")
+            handle.kill("is killed by the test")
+            await until(lambda: not models.status("a").replicas)
+            assert slot.lifecycle.sleeps
+
+    uvloop.run(run())
+
+
+def test_an_error_nobody_expected_while_it_wakes_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        async with registered(spec("a")) as models:
+            await ask(models, "a")
+            slot = models._names.slot("a")
+            replica = next(iter(slot.lifecycle.replicas.values()))
+            replica.state = "asleep"
+
+            async def broken(*args: Any) -> None:
+                monkeypatch.undo()
+                raise OSError("a disk that fails")
+
+            monkeypatch.setattr("sensorium.registry.loading.appraise", broken)
+            async with asyncio.timeout(20):
+                assert await ask(models, "a") == "hello"
+
+    uvloop.run(run())
+
+
+def test_an_error_in_one_model_does_not_end_the_watch_over_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        monkeypatch.setattr("sensorium.registry.watchdog._WATCH_S", 0.05)
+        async with registered(spec("broken"), spec("a", idle_ttl_s=0.1)) as models:
+            slot = models._names.slot("broken")
+            monkeypatch.setattr(slot, "tick", lambda now: 1 / 0)
+            await ask(models, "a")
+            await until(lambda: states(models)["a"] == "unloaded", 10)
 
     uvloop.run(run())

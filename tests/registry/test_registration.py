@@ -103,6 +103,9 @@ def test_every_field_arrives() -> None:
         ({"device": "tpu"}, "device", "must be auto, cpu, cuda"),
         ({"idle_ttl": "soon"}, "idle_ttl", "`idle_ttl` is 'soon' is no time"),
         ({"memory": "much"}, "memory", "is not a size"),
+        ({"memory": 10**30}, "memory", "must be less than"),
+        ({"kv_cache_memory": "9999999999TiB"}, "kv_cache_memory", "must be less than"),
+        ({"encoder_cache_memory": "9" * 400}, "encoder_cache_memory", "more than any machine has"),
         ({"limit_mm_per_prompt": {"smell": 1}}, "limit_mm_per_prompt", "'smell' is no kind of media"),
         ({"min_replicas": 3, "max_replicas": 2}, "min_replicas", "is 3, more than `max_replicas`, 2"),
         ({"max_model_length": 5}, "max_model_length", "Did you mean `max_model_len`?"),
@@ -114,6 +117,8 @@ def test_every_field_arrives() -> None:
         ({"engine": "remote", "base_url": "http://h/v1", "api_key": "a\nb"}, "api_key", "a header cannot hold"),
         ({"model_path": "/nowhere/x"}, "model_path", "There is no folder '/nowhere/x'"),
         ({"model_path": "tiny-v"}, "model_path", "Nearest: tiny-vl"),
+        ({"model_path": "~nobody-has-this-name/x"}, "model_path", "There is no folder '~nobody-has-this-name/x'"),
+        ({"lora_of": "b", "model_path": "~nobody-has-this-name"}, "model_path", "must be the folder of an adapter"),
         ({"lora_of": "b", "model_path": "/nowhere"}, "model_path", "must be the folder of an adapter"),
     ],
 )
@@ -197,4 +202,7 @@ def test_differences_and_what_is_shown_hold_no_keys() -> None:
     assert shown(one)["api_key"] == "***"
     hidden = spec(trusted=True, engine="vllm", engine_args={"hf_token": "hf_1", "max_num_seqs": 3})
     assert shown(hidden)["engine_args"] == {"hf_token": "***", "max_num_seqs": 3}
+    args = {"hf_token": ["hf_1"], "a": [{"password": "p", "b": 1}], "token_ids": [1]}
+    listed = {"hf_token": ["***"], "a": [{"password": "***", "b": 1}], "token_ids": [1]}
+    assert shown(spec(trusted=True, engine="vllm", engine_args=args))["engine_args"] == listed
     assert "media" not in shown(one)

@@ -113,3 +113,10 @@ def test_options_that_run_code_need_a_flag() -> None:
     with served(ServerSettings(trust_engine_args=True)) as server:
         answer = register(server, {"engine": "vllm", "engine_python": "/bin/sh", "engine_args": {"hf_overrides": {}}})
         assert answer.status_code == 200
+
+
+def test_headers_that_hold_no_address(server: Served) -> None:
+    assert codes(server, Origin="http://[") == {"cross_origin"}
+    for host in ("[", "[::1", "a:b:c]"):
+        assert codes(server, Host=host) <= {"not_local"}, host
+    assert server.pool.names() == ["echo"]

@@ -208,6 +208,18 @@ def test_model_is_needed_where_there_are_several() -> None:
         assert response.headers["retry-after"] == "7"
 
 
+def test_names_are_compared_with_no_more_than_a_name_of_others(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+
+    def near(word: str, *rest: Any) -> list[str]:
+        compared.append(len(word))
+        return []
+
+    monkeypatch.setattr("difflib.get_close_matches", near)  # 4 MB take seconds, in which nobody is answered
+    body = check_superset(server.chat("x", model="y" * 100_000), 404)
+    assert (len(body["message"]) < 1000, max(compared) <= 200) == (True, True)
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_body_too_large(chunked: bool) -> None:
     with served(ServerSettings(max_body_bytes=1000)) as server:

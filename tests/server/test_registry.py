@@ -14,6 +14,7 @@ import pytest
 from sensorium.registry.catalog import Catalog
 from sensorium.registry.status import Fit
 from sensorium.registry.store import Store
+from sensorium.types import Outlook
 from tests.server.registering import register, state
 from tests.server.serving import Served, served
 
@@ -167,3 +168,29 @@ def test_a_registry_that_cannot_be_written(server: Served, monkeypatch: pytest.M
             )
         assert server.chat("hi", model="eyes").status_code == 200
     assert register(server, {"alias": "b"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["eyes/load", "echo/unload", "register"])
+def test_a_refused_request_has_changed_nothing(server: Served, path: str) -> None:
+    register(server)
+    before = httpx.get(server.url + "/v1/models").json()
+    body = {"alias": "other", "model_name": "tiny-vl"} if path == "register" else None
+    answer = httpx.post(f"{server.url}/v1/models/{path}?wait=soon", json=body)
+    assert (answer.status_code, answer.json()["param"]) == (400, "wait")
+    time.sleep(0.1)
+    assert httpx.get(server.url + "/v1/models").json() == before
+
+
+def test_a_model_that_goes_while_models_are_listed(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(server)
+    told = server.pool.outlook
+
+    def slow(name: str) -> Outlook:
+        assert httpx.delete(server.url + "/v1/models/eyes").status_code == 200
+        return told(name) if name in server.pool.outlooks else Outlook()
+
+    monkeypatch.setattr(server.pool, "outlook", slow)  # reads a file, in a thread, while others change the registry
+    listed = httpx.get(server.url + "/v1/models", timeout=20)
+    assert listed.status_code == 200
+    assert [card["id"] for card in listed.json()["data"]] == ["echo"]
+    assert [routing["alias"] for routing in listed.json()["models"]] == ["echo"]

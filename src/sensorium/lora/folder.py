@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -18,8 +19,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 def is_adapter(model: str) -> bool:
     """Whether `model` is a folder with an adapter and no model of its own."""
-    folder = Path(model).expanduser()
-    return (folder / FILE).is_file() and not (folder / "config.json").is_file()
+    folder = os.path.expanduser(model)  # unlike Path's, these take any text: what is no path is no folder
+    return os.path.isfile(os.path.join(folder, FILE)) and not os.path.isfile(os.path.join(folder, "config.json"))
 
 
 def base_of(model: str) -> str:

@@ -14,6 +14,7 @@ Model = TypeVar("Model", bound=pydantic.BaseModel)
 
 MAX_VALUES = 2_000_000  # of a body; a byte of JSON can become fifty of memory
 MAX_DEPTH = 32  # of JSON values that are handed on as they are
+MAX_ERRORS = 1000  # of a body; pydantic lists all of them or none, and a list of millions takes gigabytes
 
 # pydantic's error type -> what the field has to be.
 EXPECTED = {
@@ -46,6 +47,8 @@ def parse_body(model: type[Model], raw: bytes) -> Model:
     try:
         return model.model_validate_json(raw)
     except pydantic.ValidationError as error:
+        if error.error_count() > MAX_ERRORS:
+            raise InvalidRequest(f"The request's body has {error.error_count():,} values that are not valid.") from None
         raise _refusal(error.errors(include_url=False)[0]) from None
 
 

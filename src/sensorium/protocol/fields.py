@@ -160,8 +160,8 @@ def check_extra(body: pydantic.BaseModel) -> None:
             if not (value is None or value in ([], {}) or value in quiet):
                 why = f": {REASONS[name]}" if name in REASONS else ""
                 raise InvalidRequest(f"`{name}` is not supported by this server{why}; leave it out.", param=name)
-        elif name not in HARMLESS and name not in _logged and len(_logged) < 1000:
-            _logged.add(name)
+        elif name not in HARMLESS and name[:80] not in _logged and len(_logged) < 1000:
+            _logged.add(name[:80])  # what is kept here stays
             logger.info("unknown field %r in a request is ignored (logged once)", name[:80])
 
 
@@ -208,6 +208,6 @@ def processor_kwargs(body: SamplingFields) -> dict[str, Any]:
 
 def _token_biases(wire: dict[str, float]) -> dict[int, float]:
     for key in wire:
-        if not (key.isascii() and key.isdigit() and int(key) < 1 << 31):
+        if not (key.isascii() and key.isdigit() and len(key) <= 10 and int(key) < 1 << 31):
             raise InvalidRequest(f"logit_bias has the key {key[:40]!r}; keys are token ids.", param="logit_bias")
     return {int(key): bias for key, bias in wire.items()}

@@ -24,6 +24,8 @@ def _size(value: Any) -> Any:
     if isinstance(value, str):
         try:
             return parse_bytes(value)
+        except OverflowError:
+            raise ValueError("is more than any machine has") from None
         except ValueError as error:
             raise ValueError(f"is {str(error).rstrip('.')}") from None
     return value
@@ -51,7 +53,7 @@ Text = Annotated[str, Field(strict=True, min_length=1, max_length=4096)]
 Positive = Annotated[int, Field(strict=True, ge=1, le=_MOST)]
 Count = Annotated[int, Field(strict=True, ge=0, le=1024)]
 Amount = Annotated[float, Field(strict=True, ge=0, le=4096, allow_inf_nan=False)]
-Size = Annotated[int, BeforeValidator(_size), Field(strict=True, ge=1)]
+Size = Annotated[int, BeforeValidator(_size), Field(strict=True, ge=1, lt=1 << 63)]  # what a database takes
 
 
 class RegisterBody(pydantic.BaseModel):
@@ -118,7 +120,7 @@ def check_registration(body: RegisterBody) -> None:
         InvalidRequest: `param` is the field.
     """
     for name in body.model_extra or ():
-        near = difflib.get_close_matches(name, RegisterBody.model_fields, 1, 0.6)
+        near = difflib.get_close_matches(name[:100], RegisterBody.model_fields, 1, 0.6)
         hint = f" Did you mean `{near[0]}`?" if near else ""
         raise InvalidRequest(f"`{name[:100]}` is no field of a registration.{hint}", param=name[:100])
     if not body.alias or not (body.model_name or body.model_path):

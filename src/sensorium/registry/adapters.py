@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
-from sensorium.errors import ConfigurationError, InvalidRequest, ModelNotFound
+from sensorium.errors import ConfigurationError, InvalidRequest, ModelNotFound, SensoriumError
 from sensorium.registry.slot import Slot
 from sensorium.types import Adapter
 
@@ -52,12 +53,10 @@ class AdapterNames:
 
         Raises:
             InvalidRequest: the name is taken, no base is named, or the files do not fit it.
+            ModelNotFound: the model was removed meanwhile.
         """
         taken = self._found.get(adapter.name)
-        if adapter.name in self._slots:
-            raise InvalidRequest(
-                f"The lora adapter name '{adapter.name}' conflicts with a served base model.", param="lora_name"
-            )
+        self._check_free(adapter.name)
         if taken and not again:
             raise InvalidRequest(
                 f"The lora adapter '{adapter.name}' has already been loaded. If you want to load the adapter in place, "
@@ -71,6 +70,9 @@ class AdapterNames:
                 await handle.load_adapter(adapter)
         except ConfigurationError as error:
             raise InvalidRequest(error.message, param="lora_path", code="lora_invalid") from None
+        self._check_free(adapter.name)
+        if slot not in self._slots.values():
+            raise ModelNotFound(f"The model {slot.name!r} was removed meanwhile.", param="base_model_name")
         self._found[adapter.name] = (slot, adapter)
 
     async def unload(self, name: str) -> None:
@@ -83,7 +85,18 @@ class AdapterNames:
             raise ModelNotFound(f"The lora adapter '{name[:200]}' cannot be found.", param="lora_name")
         slot, _ = self._found.pop(name)
         for handle in slot.handles:
-            await handle.unload_adapter(name)
+            with contextlib.suppress(SensoriumError):  # a worker that is gone took the adapter with it
+                await handle.unload_adapter(name)
+
+    def forget(self, slot: Slot) -> None:
+        """Forget the adapters of a model that goes. Its workers are not told: they end, with all they read."""
+        self._found = {name: found for name, found in self._found.items() if found[0] is not slot}
+
+    def _check_free(self, name: str) -> None:
+        if name in self._slots:
+            raise InvalidRequest(
+                f"The lora adapter name '{name}' conflicts with a served base model.", param="lora_name"
+            )
 
     def _base(self, name: str | None) -> Slot:
         if name in self._slots:

@@ -9,6 +9,7 @@ WINDOW_S = 60.0
 FIRST_PAUSE_S = 10.0
 MAX_PAUSE_S = 300.0
 RETRY_S = 1.0
+NO_ROOM_RETRY_S = 5.0
 
 
 class Circuit:
@@ -34,6 +35,11 @@ class Circuit:
             self._until = now + self._pause_s
             self._pause_s = min(2 * self._pause_s, MAX_PAUSE_S)
             self._failures.clear()
+
+    def no_room(self, now: float, reason: str) -> None:
+        """Record that there was no memory. No worker was started, so none failed: who asks again may find some."""
+        self.reason = reason
+        self.retry_at = now + NO_ROOM_RETRY_S
 
     def worked(self) -> None:
         """Record that a worker did what it is for."""

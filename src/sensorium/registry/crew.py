@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 
-from sensorium.errors import ModelUnavailable, SensoriumError
+from sensorium.errors import ModelUnavailable, NoRoom, SensoriumError
 from sensorium.registry.circuit import Circuit
 from sensorium.registry.eviction import Occupant
 from sensorium.registry.lifecycle import Action, Doze, Lifecycle, Start, Stop, Wake
@@ -121,7 +121,10 @@ class Crew:
         message = error.message if isinstance(error, SensoriumError) else f"{type(error).__name__}: {error}"
         if not isinstance(error, SensoriumError):
             log.error("model %r: loading failed", self.name, exc_info=error)
-        self.circuit.failed(now, message)
+        if isinstance(error, NoRoom):
+            self.circuit.no_room(now, message)
+        else:
+            self.circuit.failed(now, message)
         log.info("model %r: loading failed: %s", self.name, message)
         self.failures += 1
         if isinstance(error, ModelUnavailable) and type(error) is not ModelUnavailable:
@@ -147,6 +150,8 @@ class Crew:
             self.act(self.lifecycle.tick(now, 0, may_start=not self.circuit.wait_s(now)))
 
     async def _end(self, running: Running) -> None:
+        if running.handle is not None and running.handle.num_finished:
+            self.circuit.worked()
         await running.end()
         self._forget(running)
 
@@ -154,8 +159,9 @@ class Crew:
         try:
             await running.doze()
         except SensoriumError as error:
-            log.info("model %r does not sleep: %s", self.name, error.message)
-            self.lifecycle.sleeps = False
+            if running.alive:  # otherwise it was ended, which says nothing of the next one
+                log.info("model %r does not sleep: %s", self.name, error.message)
+                self.lifecycle.sleeps = False
             self.lifecycle.awake(running.id, time.monotonic())
         else:
             self.lifecycle.asleep(running.id, time.monotonic())
@@ -164,8 +170,9 @@ class Crew:
     async def _wake(self, running: Running) -> None:
         try:
             await running.wake(lambda: self._standing(running), lambda: self._leave(running))
-        except SensoriumError as error:
-            log.warning("model %r did not wake (%s); it is loaded anew", self.name, error.message)
+        except Exception as error:  # whatever it is: as long as it is about to wake, requests wait for it
+            expected = isinstance(error, SensoriumError)
+            log.warning("model %r did not wake (%s); it is loaded anew", self.name, error, exc_info=not expected)
             await self._end(running)
         else:
             self.lifecycle.awake(running.id, time.monotonic())

@@ -98,8 +98,10 @@ def database_url(location: str) -> URL:
 
 
 def shown(url: URL) -> str:
-    """Return the URL, or the file, as it may be printed: without password."""
-    return str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
+    """Return the URL, or the file, as it may be printed: without password, nor options, which may hold one too."""
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    return url.set(query={}).render_as_string(hide_password=True)
 
 
 def connect(url: URL) -> sql.Engine:

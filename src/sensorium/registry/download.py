@@ -96,9 +96,9 @@ def snapshot(repo_id: str, revision: str | None) -> Path | None:
     """Return the folder of `revision` in the cache, complete or not; asks nobody."""
     repo = settings.home() / "hub" / f"models--{repo_id.replace('/', '--')}"
     ref = repo / "refs" / (revision or "main")
-    commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else revision
+    commit = ref.read_text(encoding="utf-8").strip() if os.path.isfile(ref) else revision
     folder = repo / "snapshots" / commit if commit else None
-    return folder if folder is not None and folder.is_dir() else None
+    return folder if folder is not None and os.path.isdir(folder) else None
 
 
 def offline() -> bool:

@@ -66,7 +66,7 @@ def check_engine_args(given: Mapping[str, Any], trusted: bool) -> None:
 def _refusal(path: str, plain: str) -> str:
     if plain == _CODE or any(word in plain for word in ("plugin", "overrides", "middleware", "cls", "code")):
         return f"`{path}` is refused: with it the engine may run code of a model or from elsewhere ({FLAG} allows it)."
-    near = difflib.get_close_matches(plain, ALLOWED, 1, 0.75)
+    near = difflib.get_close_matches(plain[:100], ALLOWED, 1, 0.75)
     hint = f" Did you mean `{near[0]}`?" if near else ""
     return f"`{path}` is not among the options known to run no code; a server started with {FLAG} takes it.{hint}"
 

@@ -82,7 +82,7 @@ def weights_bytes(folder: Path, item_bytes: int) -> int:
     files = [*folder.glob("*.safetensors"), *folder.glob("vit/*.safetensors")]
     if files:
         return sum(_elements(file) * item_bytes for file in files)
-    return sum(file.stat().st_size for file in (*folder.glob("*.bin"), *folder.glob("vit/*.bin")))
+    return sum(_size(file) for file in (*folder.glob("*.bin"), *folder.glob("vit/*.bin")))
 
 
 def advice(found: Estimate, budget: int) -> str:
@@ -95,7 +95,7 @@ def advice(found: Estimate, budget: int) -> str:
 
 def _elements(file: Path) -> int:
     """How many elements a safetensors file has; 2 bytes each where its head cannot be read (loading says why)."""
-    size = file.stat().st_size
+    size = _size(file)
     try:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
@@ -103,8 +103,15 @@ def _elements(file: Path) -> int:
                 return size // 2
             head = json.loads(stream.read(length))
         return sum(_product(entry["shape"]) for name, entry in head.items() if name != "__metadata__")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return size // 2
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:  # a link to nowhere, or gone since it was listed; loading says so
+        return 0
 
 
 def _product(shape: list[int]) -> int:
@@ -141,6 +148,6 @@ def _number(config: Mapping[str, Any], *names: str) -> int:
 def _read(file: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

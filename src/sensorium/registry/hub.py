@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,8 +38,8 @@ def resolve(
     Raises:
         ConfigurationError: no such directory or model, no access, no network, or no space on the disk.
     """
-    folder = Path(model).expanduser()
-    if folder.is_dir():
+    folder = local_folder(model)
+    if folder is not None:
         return _checked(folder)
     if model in BUNDLED:
         return _bundled(model)
@@ -50,8 +51,8 @@ def resolve(
 
 def on_this_machine(model: str, revision: str | None = None, hub: Hub = "huggingface") -> Path | None:
     """Return the folder in which `resolve` would find `model` now, complete or not; None: it would have to download."""
-    folder = Path(model).expanduser()
-    if folder.is_dir():
+    folder = local_folder(model)
+    if folder is not None:
         return folder
     if model in BUNDLED:
         return _bundled(model)
@@ -59,9 +60,15 @@ def on_this_machine(model: str, revision: str | None = None, hub: Hub = "hugging
     return find(model, revision) if _HUB_ID.fullmatch(model) else None
 
 
+def local_folder(model: str) -> Path | None:
+    """Return the folder that `model` is the path of; None: it is none that can be seen, whatever else it is."""
+    folder = os.path.expanduser(model)  # unlike Path's, these take any text: unknown users, endless names
+    return Path(folder) if os.path.isdir(folder) else None
+
+
 def is_hub_id(model: str) -> bool:
     """Whether `model` would be looked up on a hub: it is no folder, not bundled, and of the form of an id."""
-    return model not in BUNDLED and not Path(model).expanduser().is_dir() and bool(_HUB_ID.fullmatch(model))
+    return model not in BUNDLED and local_folder(model) is None and bool(_HUB_ID.fullmatch(model))
 
 
 def _checked(folder: Path) -> Path:
@@ -85,8 +92,8 @@ def _bundled(name: str) -> Path:
 
 
 def _not_found(model: str) -> str:
-    parent = Path(model).expanduser().parent
-    names = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
+    parent = Path(os.path.expanduser(model)).parent
+    names = [entry.name for entry in parent.iterdir() if entry.is_dir()] if os.path.isdir(parent) else []
     near = [str(parent / name) for name in difflib.get_close_matches(Path(model).name, names, 3, 0.5)]
     near += difflib.get_close_matches(model, BUNDLED, 1, 0.5)
     hint = f" Nearest: {', '.join(near)}." if near else f" Bundled with the program: {', '.join(BUNDLED)}."

@@ -81,10 +81,11 @@ def shown(spec: ModelSpec) -> dict[str, Any]:
     return {name: _redacted(value) for name, value in fields.items()}
 
 
-def _redacted(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    return {
-        name: HIDDEN if any(word in name.lower() for word in _KEYS) and isinstance(each, str) else _redacted(each)
-        for name, each in value.items()
-    }
+def _redacted(value: Any, secret: bool = False) -> Any:
+    if isinstance(value, dict):
+        return {
+            name: _redacted(each, secret or any(word in name.lower() for word in _KEYS)) for name, each in value.items()
+        }
+    if isinstance(value, list):
+        return [_redacted(each, secret) for each in value]
+    return HIDDEN if secret and isinstance(value, str) else value

@@ -73,7 +73,7 @@ def download(repo_id: str, revision: str | None, on_progress: Progress) -> Path:
 def snapshot(repo_id: str, revision: str | None) -> Path | None:
     """Return the folder of `revision` in the cache, complete or not; asks nobody."""
     folder = _folder(repo_id, revision or "master")
-    return folder if folder.is_dir() else None
+    return folder if os.path.isdir(folder) else None
 
 
 def _folder(repo_id: str, revision: str) -> Path:
@@ -166,6 +166,8 @@ def _append(
     if have > file["Size"]:
         part.unlink()
         have = 0
+    if have and have == file["Size"]:
+        return  # it came whole and was not looked at: a request for what is missing would be refused
     query = {"Revision": revision, "FilePath": file["Path"]}
     headers = {"Range": f"bytes={have}-"} if have else {}
     with client.stream("GET", f"/api/v1/models/{repo_id}/repo", params=query, headers=headers) as reply:

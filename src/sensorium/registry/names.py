@@ -28,7 +28,7 @@ class Names:
         """
         slot = self.models.get(name) or self.adapters.slot(name)
         if slot is None:
-            near = difflib.get_close_matches(name, self.all(), n=3, cutoff=0.4) or self.all()[:3]
+            near = difflib.get_close_matches(name[:200], self.all(), n=3, cutoff=0.4) or self.all()[:3]
             known = ", ".join(map(repr, near)) or "none"
             raise ModelNotFound(f"The model {name[:200]!r} does not exist. Nearest: {known}.", param="model")
         return slot

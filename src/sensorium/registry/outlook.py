@@ -25,7 +25,7 @@ def outlook(settings: EngineSettings) -> Outlook:
     known = msgspec.structs.replace(known, path=str(folder))
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return known  # loading says what is wrong
     if not isinstance(config, dict):
         return known

@@ -125,7 +125,15 @@ class Pool:
         await self._adapters.load(adapter, base, again)
 
     async def unload_adapter(self, name: str) -> None:
-        """Forget an adapter; see `AdapterNames.unload`."""
+        """Forget an adapter; see `AdapterNames.unload`.
+
+        Raises:
+            InvalidRequest: it is registered: what is kept of it would stay.
+        """
+        if name in self._specs and name in self._adapters:
+            raise InvalidRequest(
+                f"The adapter {name!r} is registered; DELETE /v1/models/{name} removes it.", param="lora_name"
+            )
         await self._adapters.unload(name)
 
     def add(self, spec: ModelSpec) -> None:
@@ -173,8 +181,7 @@ class Pool:
             await self._adapters.unload(name)
             self._changes.note(name)
             return
-        for adapter in [adapter for adapter in self._adapters if self._adapters.slot(adapter) is slot]:
-            await self._adapters.unload(adapter)
+        self._adapters.forget(slot)
         del self._names.models[name]
         self._slots.remove(slot)
         self._leaving.append(slot)

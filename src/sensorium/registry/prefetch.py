@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 
@@ -54,7 +53,7 @@ async def prefetch(settings: EngineSettings, on_progress: Callable[[str, float],
 
 def _is_here(settings: EngineSettings) -> bool:
     """Whether nothing has to be downloaded, or the worker will say itself what is wrong with the name."""
-    if Path(settings.model).expanduser().is_dir() or not is_hub_id(settings.model):
+    if not is_hub_id(settings.model):
         return True
     found = on_this_machine(settings.model, settings.revision, settings.hub)
     return found is not None and not missing(found)

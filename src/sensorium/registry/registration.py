@@ -22,7 +22,7 @@ from sensorium.lora.folder import base_of, is_adapter
 from sensorium.protocol.registration import RegisterBody, check_registration
 from sensorium.registry.download import offline
 from sensorium.registry.engine_args import FLAG, check_engine_args
-from sensorium.registry.hub import BUNDLED, on_this_machine, resolve
+from sensorium.registry.hub import BUNDLED, local_folder, on_this_machine, resolve
 from sensorium.registry.spec import ModelSpec
 from sensorium.settings import DTYPES, SAME_DTYPES, EngineSettings, Needs
 
@@ -93,7 +93,7 @@ def checked(spec: ModelSpec) -> ModelSpec:
     if settings.engine == "remote" or spec.needs.worker_id is not None:  # another machine has other files
         return spec
     _check_files(spec)
-    if settings.model not in BUNDLED and (folder := Path(settings.model).expanduser()).is_dir():
+    if settings.model not in BUNDLED and (folder := local_folder(settings.model)) is not None:
         return msgspec.structs.replace(spec, settings=msgspec.structs.replace(settings, model=str(folder.absolute())))
     return spec
 
@@ -112,12 +112,12 @@ def _check_files(spec: ModelSpec) -> None:
             if offline() or Path(model).is_absolute() or model.startswith((".", "~")) or "/" not in model:
                 resolve(model, settings.revision, hub=settings.hub)  # says what is wrong
             return
-        if Path(model).expanduser().is_dir():
+        if local_folder(model) is not None:
             resolve(model)
         config = folder / "config.json"
         if settings.engine != "vllm" and config.is_file():
             _check_architecture(settings, json.loads(config.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidRequest(
             f"`model_path`: config.json of {settings.model} cannot be read ({type(error).__name__}).",
             param="model_path",
@@ -205,13 +205,12 @@ def _check_interpreter(settings: EngineSettings) -> None:
             "`engine`: vllm runs in an interpreter of its own; set SENSORIUM_VLLM_PYTHON where the server is started.",
             param="engine",
         )
-    if shutil.which(str(Path(python).expanduser())) is None:
+    if shutil.which(os.path.expanduser(python)) is None:
         raise InvalidRequest(f"`engine`: there is no program {python} (SENSORIUM_VLLM_PYTHON).", param="engine")
 
 
 def _check_adapter(path: str) -> None:
-    folder = Path(path).expanduser()
-    if not (folder / ADAPTER_FILE).is_file():
+    if not os.path.isfile(os.path.join(os.path.expanduser(path), ADAPTER_FILE)):
         raise InvalidRequest(
             f"`model_path`: with `lora_of` it must be the folder of an adapter; {path} has no {ADAPTER_FILE}.",
             param="model_path",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 
@@ -10,6 +11,8 @@ from sensorium.registry.slot import Slot
 from sensorium.worker import prctl
 
 _WATCH_S = 1.0
+
+log = logging.getLogger(__name__)
 
 
 class Watchdog:
@@ -40,6 +43,9 @@ class Watchdog:
             # After a pause of our own (a laptop asleep, a stopped gateway) beats wait in the socket: read them first.
             if now - last < 2 * _WATCH_S + 1.0:
                 for slot in self._slots():
-                    slot.watch(*self._limits)
-                    slot.tick(now)
+                    try:
+                        slot.watch(*self._limits)
+                        slot.tick(now)
+                    except Exception:  # of one model; the others are to be looked after all the same
+                        log.exception("model %r could not be looked after", slot.name)
             last = now

@@ -35,7 +35,7 @@ def check_may_change(request: Request, settings: ServerSettings, *, anywhere: bo
 def _check_no_page(request: Request) -> None:
     headers = request.headers
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+    if origin is not None and _netloc(origin) != headers.get("host", "").lower():
         raise Forbidden(f"Pages of another origin ({origin[:100]}) may not change this server.", code="cross_origin")
     if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         raise Forbidden("Pages of another site may not change this server.", code="cross_origin")
@@ -57,7 +57,7 @@ def _check_local(request: Request, settings: ServerSettings) -> None:
             code="not_local",
         )
     # A page whose name was made to point at this machine (DNS rebinding) still says its own name here.
-    name = (urlsplit(f"//{request.headers.get('host', '')}").hostname or "").rstrip(".")
+    name = _host_name(request.headers.get("host", "")).rstrip(".")
     known = name in ("localhost", settings.host.lower(), socket.gethostname().lower()) or name.endswith(".localhost")
     if not known and not _is_address(name):
         raise Forbidden(
@@ -65,6 +65,20 @@ def _check_local(request: Request, settings: ServerSettings) -> None:
             "with --admin-key, and send the key.",
             code="not_local",
         )
+
+
+def _netloc(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # half a pair of brackets
+        return None
+
+
+def _host_name(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return host
 
 
 def _is_loopback(host: str) -> bool:

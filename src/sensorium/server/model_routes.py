@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sensorium.errors import ModelNotFound
 from sensorium.protocol.model_status import status_body
 from sensorium.protocol.models import model_card, model_list
 from sensorium.protocol.registration import routing
@@ -21,8 +23,13 @@ async def models(request: Request) -> Response:
     """List the served models, in OpenAI's form (`data`) and that of the serverless service (`models`)."""
     gateway = gateway_of(request)
     names = gateway.pool.names()
-    cards = [await card(gateway, name) for name in names]
-    return json_response(model_list(cards, [routing_of(request, gateway, name) for name in names]))
+    cards = []
+    for name in names:
+        with contextlib.suppress(ModelNotFound):  # removed since, while the files of another were read
+            cards.append(await card(gateway, name))
+    there = set(gateway.pool.names())
+    cards = [found for found in cards if found["id"] in there]
+    return json_response(model_list(cards, [routing_of(request, gateway, found["id"]) for found in cards]))
 
 
 async def model(request: Request) -> Response:

@@ -64,9 +64,10 @@ async def register(request: Request) -> Response:
             param="api_key",
         )
     record_of(request.scope).model = spec.alias
-    new, spec = await gateway.registrar.register(spec, replace=bool(body.replace))
     asked = "wait" in request.query_params or "prefer" in request.headers
-    if wait_s(request) != 0 if asked else spec.preload:
+    wait = wait_s(request) != 0  # before anything is changed: it may be refused
+    new, spec = await gateway.registrar.register(spec, replace=bool(body.replace))
+    if wait if asked else spec.preload:
         try:
             await _to_its_end(gateway.pool.load(spec.alias))
         except SensoriumError as error:
@@ -107,9 +108,9 @@ async def unload(request: Request) -> Response:
 
 async def _change(request: Request, change: Callable[[str], Coroutine[Any, Any, None]], done: str) -> Response:
     """Make a change to the end, and tell that it is `done`, or with `?wait=0` that it is being."""
-    gateway, name = gateway_of(request), _named(request)
+    gateway, name, wait = gateway_of(request), _named(request), wait_s(request) != 0
     task = _kept(change(name))
-    if wait_s(request) == 0 and not await _soon(task):
+    if not wait and not await _soon(task):
         return _told(gateway, name, f"is being {done}", 202)
     await asyncio.shield(task)
     return _told(gateway, name, f"is {done}")

@@ -187,7 +187,7 @@ def served_name(name: str | None, pool: Pool) -> str:
             return default
         raise InvalidRequest(f"`model` is required; this server has {_some(names)}.", param="model")
     if name not in names:
-        near = difflib.get_close_matches(name, names, 3, 0.5) or names
+        near = difflib.get_close_matches(name[:200], names, 3, 0.5) or names
         raise ModelNotFound(f"The model {name[:200]!r} does not exist. This server has {_some(near)}.", param="model")
     return name
 
