@@ -50,6 +50,12 @@ class Agent:
         self._sessions: dict[str, Session] = {}
         self._strangers: set[asyncio.Task[None]] = set()
         self._gpus: tuple[machine.Gpu, ...] = ()
+        self._leaving = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether workers run here, or are being started."""
+        return any(session.busy for session in self._sessions.values())
 
     @property
     def connected(self) -> bool:
@@ -67,6 +73,12 @@ class Agent:
             for session in self._sessions.values()
             for number, model, pid in session.workers()
         }
+
+    def leave(self) -> None:
+        """Take no more work. Gateways let what runs finish, and then end their workers here: see `busy`."""
+        self._leaving = True
+        for session in self._sessions.values():
+            session.leave()
 
     async def serve(self, listener: socket.socket) -> None:
         """Accept connections until cancelled; then end every worker."""
@@ -106,7 +118,9 @@ class Agent:
         try:
             tcp.prepare(sock)
             hello = await handshake.receive(sock, self._key, self.worker_id)
-            if hello.kind == "control":
+            if hello.kind == "control" and self._leaving:
+                sock.close()
+            elif hello.kind == "control":
                 await self._begin(sock)
             elif hello.session in self._sessions and self._sessions[hello.session].park(hello.number, sock):
                 pass

@@ -49,7 +49,7 @@ class Nodes:
     @property
     def active(self) -> list[Node]:
         """Machines that can be given workers, in the order they joined."""
-        return [node for node in self._nodes.values() if not node.lost.done()]
+        return [node for node in self._nodes.values() if not node.lost.done() and not node.leaving]
 
     async def register(self, worker_id: str, url: str) -> None:
         """Connect to the machine at `url`. One that joined before is connected to anew.
@@ -145,7 +145,7 @@ def row_of(node: Node) -> dict[str, Any]:
         "worker_id": node.id,
         "worker_url": url,
         "public_worker_url": url,
-        "status": "inactive" if node.lost.done() else "active",
+        "status": "inactive" if node.lost.done() else "draining" if node.leaving else "active",
         "last_heartbeat": node.heard,
         "gpu_info": gpu_info(node.machine.gpus),
         "cpu_count": node.machine.num_cpus,
