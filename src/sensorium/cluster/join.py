@@ -23,6 +23,7 @@ from sensorium.errors import ConfigurationError, ModelUnavailable
 HEARTBEAT_S = 5.0
 _RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _ANSWER_S = 30.0
+_GOODBYE_S = 2.0
 _FINAL = (400, 401, 403, 405, 409)  # waiting does not help
 
 log = logging.getLogger(__name__)
@@ -55,8 +56,7 @@ class Joining:
                 await self._stay(client)
             finally:
                 if self.joined and self._agent.connected:
-                    async with asyncio.timeout(2.0):
-                        await self._say(client, "DELETE", f"/workers/{self._agent.worker_id}/unregister")
+                    await self._say_goodbye(client)
 
     async def _stay(self, client: httpx.AsyncClient) -> None:
         tries = 0
@@ -80,6 +80,13 @@ class Joining:
                         self._agent.changed.clear()
             except TimeoutError:
                 pass
+
+    async def _say_goodbye(self, client: httpx.AsyncClient) -> None:
+        try:
+            async with asyncio.timeout(_GOODBYE_S):
+                await self._say(client, "DELETE", f"/workers/{self._agent.worker_id}/unregister")
+        except (ModelUnavailable, TimeoutError):  # the end of the connection tells it, too
+            log.warning("the gateway %s did not hear that the worker leaves", self._manager_url)
 
     async def _register(self, client: httpx.AsyncClient) -> None:
         body = {
