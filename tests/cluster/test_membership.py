@@ -57,6 +57,25 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
+def test_a_heartbeat_that_a_proxy_loses_does_not_register_again() -> None:
+    """Registering again makes the gateway end every worker of the connection before."""
+
+    async def test() -> None:
+        beats = iter((502, 504, 429, 200))
+
+        async def answer(line: str) -> int:
+            return next(beats, 200) if "heartbeat" in line else 200
+
+        async with gateway(answer) as (url, asked):
+            task = asyncio.create_task(Joining(an_agent(), "tcp://127.0.0.1:1", url, KEY, heartbeat_s=0.02).run())
+            await until(lambda: asked.count("POST /workers/x/heartbeat") >= 5)
+            task.cancel()
+            await asyncio.wait([task])
+            assert asked.count("POST /workers/register") == 1
+
+    asyncio.run(test())
+
+
 def test_a_gateway_that_forgot_the_worker_is_told_again() -> None:
     async def test() -> None:
         async def answer(line: str) -> int:

@@ -24,6 +24,7 @@ HEARTBEAT_S = 5.0
 _RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _ANSWER_S = 30.0
 _GOODBYE_S = 2.0
+_FORGOTTEN = 404  # any other status may be a proxy's; registering again would end the workers that run
 _FINAL = (400, 401, 403, 405, 409)  # waiting does not help
 
 log = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ class Joining:
     async def _beat(self, client: httpx.AsyncClient) -> bool:
         body = {"gpu_info": gpu_info(self._agent.machine().gpus), "instances": self._agent.instances()}
         status, _ = await self._say(client, "POST", f"/workers/{self._agent.worker_id}/heartbeat", body)
-        return status == 200
+        return status != _FORGOTTEN
 
     async def _say(
         self, client: httpx.AsyncClient, method: str, path: str, body: dict[str, Any] | None = None
