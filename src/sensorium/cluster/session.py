@@ -128,6 +128,11 @@ class Session:
             except SensoriumError as error:
                 self._refuse(wanted, error.info())
                 return
+            except (OSError, IndexError) as error:  # no descriptors are left; a GPU that is not there any more
+                log.error("worker %d could not be started: %s", wanted.number, error)
+                refused = ModelUnavailable(f"No worker process could be started there: {error}.")
+                self._refuse(wanted, refused.info())
+                return
         if self._ended:
             child.kill()
             return
