@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from sensorium.cluster import machine, messages
+from sensorium.cluster.agent import Agent
 from sensorium.cluster.session import Session
+from tests.cluster.agents import KEY
 
 A_MACHINE = machine.Machine(1.0, 1, 1)
 
@@ -47,5 +49,23 @@ def test_a_worker_that_cannot_be_started_is_refused_at_once_whatever_went_wrong(
         (answer,) = said
         assert isinstance(answer, messages.NotSpawned)
         assert answer.error.message.startswith("No worker process could be started there: ")
+
+    asyncio.run(test())
+
+
+def test_a_machine_that_cannot_look_at_its_memory_just_now_says_what_it_saw_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An exception here would end the signs of life, and after five seconds all workers of the machine."""
+
+    async def test() -> None:
+        agent = Agent("x", KEY, None)  # type: ignore[arg-type]
+        seen = agent.machine()
+
+        def look(*_: object) -> machine.Machine:
+            raise OSError(errno.EMFILE, "Too many open files", "/proc/meminfo")
+
+        monkeypatch.setattr(machine, "look", look)
+        assert agent.machine() == seen
 
     asyncio.run(test())

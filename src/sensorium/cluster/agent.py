@@ -50,6 +50,7 @@ class Agent:
         self._sessions: dict[str, Session] = {}
         self._strangers: set[asyncio.Task[None]] = set()
         self._gpus: tuple[machine.Gpu, ...] = ()
+        self._seen = machine.look()
         self._leaving = False
 
     @property
@@ -63,8 +64,12 @@ class Agent:
         return bool(self._sessions)
 
     def machine(self) -> machine.Machine:
-        """What this machine has now."""
-        return machine.look(self._gpus)
+        """What this machine has now; where the system does not say (no descriptors are left), what it had last."""
+        try:
+            self._seen = machine.look(self._gpus)
+        except OSError as error:
+            log.warning("the machine's memory could not be looked at: %s", error)
+        return self._seen
 
     def instances(self) -> dict[str, dict[str, object]]:
         """The workers that run here, by number and control connection."""
