@@ -139,6 +139,7 @@ def own_address(manager_url: str) -> str:
     try:
         parts = urlsplit(manager_url)
         host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+        (host or "").encode("idna")  # as looking it up does
     except ValueError:
         parts, host, port = urlsplit(""), None, 0
     if parts.scheme not in ("http", "https") or not host:
