@@ -172,3 +172,29 @@ def lose(handle: WorkerHandle, agents: list[AgentProcess]) -> None:
         os.kill(handle.child.pid, signal.SIGKILL)
     else:
         machine.signal(signal.SIGSTOP)
+
+
+@pytest.mark.parametrize("where", ["one", HERE])
+def test_two_who_ask_at_once_are_not_both_promised_the_last_place(agents: list[AgentProcess], where: str) -> None:
+    async def test() -> None:
+        async with spawner(agents) as source:
+            cpus = source.nodes.active[0].machine.num_cpus
+            await load(source, worker_id="two")  # GPUs are looked for now
+            both = [load(source, worker_id=where, num_cpus=cpus) for _ in range(2)]
+            handles = await asyncio.gather(*both, return_exceptions=True)
+            assert sorted(isinstance(handle, NoRoom) for handle in handles) == [False, True], handles
+
+    run(test)
+
+
+def test_a_place_is_free_again_when_nothing_could_be_started_there(agents: list[AgentProcess]) -> None:
+    async def test() -> None:
+        async with spawner(agents) as source:
+            node = next(node for node in source.nodes.active if node.id == "one")
+            address, node.address = node.address, ("127.0.0.99", 9)
+            with pytest.raises(ModelUnavailable, match="cannot be reached: Connection refused"):
+                await load(source, worker_id="one")
+            node.address = address
+            assert node.processes == []
+
+    run(test)

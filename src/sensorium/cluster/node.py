@@ -105,18 +105,20 @@ class Node:
             ModelUnavailable: it could not be started; code `no_such_folder`: `model` is not there.
         """
         number = next(self._numbers)
-        sock = await self._dial(Hello(self.id, "worker", self._session, number))
-        answer = self._answers[number] = asyncio.get_running_loop().create_future()
         # Counted from now on, so that two who ask at once are not both promised the last place.
         process = RemoteProcess(self.id, 0, ask, gpus, lambda code: self._signal(number, code))
         self._processes[number] = process
+        sock: socket.socket | None = None
         try:
+            sock = await self._dial(Hello(self.id, "worker", self._session, number))
+            answer = self._answers[number] = asyncio.get_running_loop().create_future()
             if self.lost.done():
                 raise self._gone()
             self._link.send(messages.Spawn(number, model, ask.num_gpus, gpus))
             process.pid = await asyncio.wait_for(answer, _SPAWN_S)
         except BaseException as error:
-            sock.close()  # ends a worker that starts after all
+            if sock is not None:
+                sock.close()  # ends a worker that starts after all
             self._processes.pop(number, None)
             if isinstance(error, TimeoutError):
                 raise ModelUnavailable(
