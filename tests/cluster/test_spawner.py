@@ -198,3 +198,20 @@ def test_a_place_is_free_again_when_nothing_could_be_started_there(agents: list[
             assert node.processes == []
 
     run(test)
+
+
+def test_where_this_machine_cannot_start_a_worker_the_next_best_does(
+    agents: list[AgentProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: object) -> object:
+        raise ModelUnavailable("No worker process could be started: the zygote ended.")
+
+    async def test() -> None:
+        async with spawner(agents) as source:
+            monkeypatch.setattr(Launcher, "spawn", fails)
+            handles = [await load(source) for _ in range(3)]
+            assert {handle.child.node for handle in handles} == {"one", "two"}
+            with pytest.raises(ModelUnavailable, match=r"for the model 'fake'\. .* the zygote ended"):
+                await load(source, worker_id=HERE)
+
+    run(test)

@@ -85,12 +85,12 @@ class ClusterSpawner:
     async def _spawn_at(self, settings: EngineSettings, ask: Ask, places: list[Place]) -> tuple[socket.socket, Process]:
         reasons: list[ModelUnavailable] = []
         for choice in choose(ask, places):
-            if choice.id == HERE:
-                return await self._spawn_here(settings, ask)
             node = next((node for node in self.nodes.active if node.id == choice.id), None)
-            if node is None:
-                continue
             try:
+                if choice.id == HERE:
+                    return await self._spawn_here(settings, ask)
+                if node is None:
+                    continue
                 if not os.path.isabs(settings.model) and os.path.exists(settings.model):
                     raise ModelUnavailable(f"{settings.model} is a folder of the gateway's.", code=NO_FOLDER)
                 return await node.spawn(settings.model, ask, choice.gpus)
