@@ -8,10 +8,12 @@ import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
 
+from sensorium.cluster.node import Node
 from sensorium.cluster.nodes import HERE, Nodes
 from sensorium.cluster.spawner import ClusterSpawner
 from sensorium.errors import ModelUnavailable, NoRoom, WorkerDied
@@ -213,5 +215,30 @@ def test_where_this_machine_cannot_start_a_worker_the_next_best_does(
             assert {handle.child.node for handle in handles} == {"one", "two"}
             with pytest.raises(ModelUnavailable, match=r"for the model 'fake'\. .* the zygote ended"):
                 await load(source, worker_id=HERE)
+
+    run(test)
+
+
+def test_who_joins_while_it_is_let_go_is_connected_once(agents: list[AgentProcess]) -> None:
+    """A worker that is started anew while the one before says goodbye."""
+
+    async def test() -> None:
+        async with spawner(agents) as source:
+            one = agents[0]
+            made = []
+            connect = Node.connect
+
+            async def slowly(*arguments: Any) -> Node:
+                made.append(await connect(*arguments))
+                await asyncio.sleep(0.1)
+                return made[-1]
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Node, "connect", slowly)
+                first = asyncio.create_task(source.nodes.register(one.worker_id, one.url))
+                await until(lambda: made)
+                source.nodes.unregister(one.worker_id)
+                await asyncio.gather(first, source.nodes.register(one.worker_id, one.url))
+            assert len([node for node in made if not node.lost.done()]) == 1
 
     run(test)

@@ -77,12 +77,13 @@ class Nodes:
                     param="worker_id",
                 )
             node = await Node.connect(worker_id, address, self.key, self._silent_after_s)
+            # Whoever is there now: unregistering, which waits for no turn, lets another registration come in between.
+            old = self._nodes.pop(worker_id, None)
             if old is not None:
                 old.close("was connected to anew")
             if self._closing:
                 node.close()
                 return
-            self._nodes.pop(worker_id, None)
             self._nodes[worker_id] = node
             log.info("the worker %r at %s has joined", worker_id, tcp.url_of(*address))
 
