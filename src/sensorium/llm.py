@@ -163,6 +163,8 @@ class LLM:
                 "template itself shows which form of content it takes.",
                 param="chat_template_content_format",
             )
+        if not isinstance(messages, Sequence) or isinstance(messages, (str, bytes)):
+            raise InvalidRequest("messages must be a list of messages, or a list of such lists.", param="messages")
         single = len(messages) > 0 and isinstance(messages[0], Mapping)
         several = [messages] if single else messages
         template = {
