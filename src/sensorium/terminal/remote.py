@@ -65,11 +65,15 @@ class RemoteModel:
                     response.read()
                     raise SensoriumError(_refusal(self._base, response.status_code, response.text))
                 for line in response.iter_lines():
-                    if line == "data: [DONE]":
+                    if not line.startswith("data:"):
+                        continue
+                    data = line.removeprefix("data:").strip()
+                    if data == "[DONE]":
                         return
-                    if line.startswith("data:"):
-                        yield from _piece(line.removeprefix("data:"))
+                    yield from _piece(data)
                 raise SensoriumError(f"The server at {self._base} ended the stream before the answer was complete.")
+        except UnicodeEncodeError:
+            raise SensoriumError("The conversation holds characters that are not valid Unicode.") from None
         except httpx.HTTPError as error:
             raise SensoriumError(f"The server at {self._base} broke off ({type(error).__name__}).") from None
 
@@ -78,7 +82,9 @@ def _piece(data: str) -> Generator[str, None, None]:
     try:
         event = json.loads(data)
     except ValueError:
-        raise SensoriumError("The server sent something that is not an answer.") from None
+        event = None
+    if not isinstance(event, dict):
+        raise SensoriumError("The server sent something that is not an answer.")
     if isinstance(event.get("error"), dict):
         raise SensoriumError(str(event["error"].get("message")))
     for choice in event.get("choices") or ():
