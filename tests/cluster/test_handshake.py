@@ -108,7 +108,7 @@ def test_what_is_no_node_is_recognised_at_once(first: bytes) -> None:
 
     start = time.monotonic()
     asyncio.run(run())
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 4.5
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def test_a_recorded_conversation_is_worth_nothing(there: AgentProcess) -> None:
     asyncio.run(record())
     with socket.create_connection(there.address) as sock:
         sock.sendall(sent)
-        sock.settimeout(5)
+        sock.settimeout(20)
         received = b""
         while more := sock.recv(4096):
             received += more
@@ -234,7 +234,7 @@ def test_nonsense_on_a_control_connection_ends_it_with_its_workers(there: AgentP
         async with connected(there) as node:
             handle = await load(node)
             node._link._transport.write(sent)  # type: ignore[union-attr]
-            await asyncio.wait_for(asyncio.shield(node.lost), 5)
+            await asyncio.wait_for(asyncio.shield(node.lost), 20)
             await until(lambda: handle.died.done())
 
     for sent in (b"\xff\xff\xff\x7f", (5).to_bytes(4, "little") + b"\xc1\xc1\xc1\xc1\xc1"):

@@ -110,7 +110,7 @@ def test_a_killed_agent_takes_its_workers_with_it() -> None:
             start = time.monotonic()
             with pytest.raises(WorkerDied):
                 await stream
-            assert time.monotonic() - start < 4
+            assert time.monotonic() - start < 10
             assert node.lost.done()
             await until(lambda: not running(pids))
             with pytest.raises(ModelUnavailable):
@@ -181,7 +181,7 @@ def test_workers_end_with_a_killed_gateway_and_the_agent_serves_the_next() -> No
             assert running([pid])
             gateway.kill()
             gateway.wait()
-        deadline = time.monotonic() + 3
+        deadline = time.monotonic() + 15
         while running([pid]):
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -228,8 +228,8 @@ def test_the_agent_ends_with_the_process_that_holds_its_input() -> None:
         pids = there.descendants()
         assert there.process.stdin is not None
         there.process.stdin.close()
-        there.process.wait(5)
-        deadline = time.monotonic() + 3
+        there.process.wait(15)
+        deadline = time.monotonic() + 15
         while running(pids):
             assert time.monotonic() < deadline
             time.sleep(0.01)

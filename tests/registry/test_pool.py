@@ -100,7 +100,7 @@ def test_a_stopped_worker_is_found_and_replaced() -> None:
                 events = handle.generate(request("a", "slow"))
                 await anext(events)
                 os.kill(handle.child.pid, signal.SIGSTOP)
-                async with asyncio.timeout(8.0):
+                async with asyncio.timeout(30):
                     with pytest.raises(WorkerDied, match="stopped answering"):
                         async for _ in events:
                             pass
@@ -113,7 +113,7 @@ def test_an_engine_that_does_not_turn_is_found() -> None:
     async def run() -> None:
         async with pool({"fake": "fake"}, stalled_after_s=2.5) as models:
             with pytest.raises(WorkerDied, match="in one step for"):
-                async with asyncio.timeout(10.0):
+                async with asyncio.timeout(30):
                     await ask(models, "fake", "stuck")
 
     uvloop.run(run())
@@ -216,7 +216,7 @@ def test_closing_waits_no_longer_than_the_grace() -> None:
         async with pool({"fake": "fake"}) as models:
             running = asyncio.create_task(ask(models, "fake", "slow"))
             await until(lambda: models.counters().get("fake", {}).get("in_flight"))
-            async with asyncio.timeout(3.0):
+            async with asyncio.timeout(10):
                 await models.close(grace_s=0.2)
                 with pytest.raises(ModelUnavailable):
                     await running

@@ -110,7 +110,7 @@ def test_a_head_that_does_not_come(monkeypatch: pytest.MonkeyPatch, sent: bytes)
         raw.sendall(sent)
         start = time.monotonic()
         assert replies.read() == b""
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 8
 
 
 def test_a_head_without_end() -> None:

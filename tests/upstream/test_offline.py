@@ -49,7 +49,7 @@ def test_a_vllm_of_its_own(tmp_path: Path) -> None:
         with pytest.raises(InvalidRequest, match="tokenizer"):
             llm.get_tokenizer()
     # The guardian ends what it started, and itself.
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not all(process_gone(process.pid) for process in started):
         assert time.monotonic() < deadline
         time.sleep(0.05)

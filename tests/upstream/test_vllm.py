@@ -260,7 +260,7 @@ def test_the_end_of_vllm_is_a_typed_error_and_the_end_of_the_worker(tmp_path: Pa
 
             with pytest.raises(WorkerDied, match="Send the request again"):
                 await ask()
-            await asyncio.wait_for(handle.died, 10)
+            await asyncio.wait_for(handle.died, 30)
             await gone(processes)
 
     asyncio.run(run())
@@ -274,7 +274,7 @@ def test_a_stopped_vllm_is_noticed(tmp_path: Path) -> None:
             with pytest.raises(WorkerDied, match="stopped by a signal"):
                 await events(handle, chat("a", "stopped"))
             assert time.monotonic() - started < 30
-            await asyncio.wait_for(handle.died, 10)
+            await asyncio.wait_for(handle.died, 30)
             await gone(processes)
 
     asyncio.run(run())
@@ -296,7 +296,7 @@ def test_nothing_of_vllm_outlives_its_worker(tmp_path: Path, how: str) -> None:
                 processes = family(handle)
                 if how == "killed":
                     handle.child.kill()
-                    await asyncio.wait_for(handle.died, 10)
+                    await asyncio.wait_for(handle.died, 30)
         assert len(processes) >= 3
         await gone(processes)
 

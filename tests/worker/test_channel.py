@@ -60,7 +60,7 @@ def test_a_slow_reader_never_blocks_the_writer_and_gets_everything_merged() -> N
     start = time.monotonic()
     for number in range(count):
         outbox.put(frames.Events([Delta("a", number, "x" * size)]))
-    assert time.monotonic() - start < 2.0  # nobody reads yet
+    assert time.monotonic() - start < 8  # nobody reads yet
     outbox.put(frames.Beat(1, {}))
     closing = threading.Thread(target=outbox.close, args=(10.0,))
     closing.start()
