@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -104,3 +105,12 @@ def test_half_a_character_in_a_question_is_told(url: str) -> None:
     """As a terminal's line or argument has it where it is not UTF-8."""
     with pytest.raises(SensoriumError, match="not valid Unicode"):
         ask(url, "caf\udce9")
+
+
+def test_a_server_that_lists_nothing_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sensorium.terminal.remote._LIST_S", 0.2)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(ConfigurationError, match=r"No server answers at .* \(ReadTimeout\)"),
+    ):
+        RemoteModel(f"http://127.0.0.1:{silent.getsockname()[1]}", None)

@@ -13,6 +13,7 @@ from sensorium.errors import ConfigurationError, SensoriumError
 from sensorium.terminal.answer import Messages
 
 _CONNECT_S = 10.0
+_LIST_S = 30.0
 
 
 class RemoteModel:
@@ -32,7 +33,7 @@ class RemoteModel:
         self._client = httpx.Client(headers=headers, timeout=timeout)
         self._base = base
         try:
-            response = self._client.get(f"{base}/models")
+            response = self._client.get(f"{base}/models", timeout=_LIST_S)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ConfigurationError(f"No server answers at {base} ({type(error).__name__}).") from None
         if response.status_code != 200:
