@@ -11,6 +11,7 @@ import pytest
 import sensorium.terminal.serve
 from sensorium import __version__
 from sensorium.cli import _main
+from sensorium.errors import ConfigurationError
 from sensorium.settings import GIB, MIB, EngineSettings, ServerSettings
 from sensorium.terminal.arguments import normalise
 
@@ -209,3 +210,31 @@ def test_version_is_quick_and_imports_nothing_large() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout == f"sensorium {__version__}\n[]\n"
+
+
+def test_options_that_have_no_effect_on_another_server_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Nobody:
+        def __init__(self, url: str, key: str | None) -> None:
+            raise ConfigurationError("No server answers.")
+
+    monkeypatch.setattr("sensorium.terminal.remote.RemoteModel", Nobody)
+    line = ["chat", "http://127.0.0.1:9", "--dtype", "float16", "--seed", "5", "--threads", "2", "--system", "x"]
+    assert run([*line, "--trust-remote-code"]) == 2
+    shown = capsys.readouterr().err.splitlines()[0]
+    assert shown.startswith("Without effect here: ")
+    assert all(flag in shown for flag in ("--dtype", "--seed", "--threads", "--trust-remote-code"))
+    assert "--system" not in shown
+    assert run(["chat", "http://127.0.0.1:9"]) == 2
+    assert "Without effect" not in capsys.readouterr().err
+
+
+def test_options_of_a_model_have_no_effect_without_one(served: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["serve", "--no-model", "--dtype", "float16", "--max-num-seqs", "3", "--max-image-bytes", "1MiB"]
+    assert run(line) == 0
+    shown = capsys.readouterr().err
+    assert "--dtype" in shown
+    assert "--max-num-seqs" in shown
+    assert "--max-image-bytes" not in shown  # a server's own, whatever it serves
+    assert served[0][1].media.max_bytes == MIB

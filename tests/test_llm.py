@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import logging
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -257,3 +258,31 @@ def test_the_interpreter_ends_without_close() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (0, "bye\n", "")
+
+
+def test_closing_ends_what_still_waits_for_a_picture() -> None:
+    """Such a request is not the engine's yet, so the engine's end does not end it."""
+    failed: list[BaseException] = []
+
+    def ask(answer: Callable[[], object]) -> None:
+        try:
+            answer()
+        except BaseException as error:
+            failed.append(error)
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        messages = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
+        llm = LLM("fake", _loader=FakeModel.load, limit_mm_per_prompt={"image": 2}, allow_private_media=True)
+        ways = (lambda: llm.chat(messages, LONG, use_tqdm=False), lambda: list(llm.stream(messages, LONG)))
+        threads = [threading.Thread(target=ask, args=(way,), daemon=True) for way in ways]
+        for thread in threads:
+            thread.start()
+        kept = [silent.accept() for _ in threads]
+        llm.close()
+        for thread in threads:
+            thread.join(10)
+        assert [str(error) for error in failed] == ["The LLM was closed."] * 2
+        assert all(type(error) is SensoriumError for error in failed)
+        for connection, _ in kept:
+            connection.close()

@@ -16,7 +16,7 @@ from sensorium.errors import ConfigurationError, InvalidRequest, SensoriumError
 from sensorium.terminal.arguments import normalise
 from sensorium.terminal.complaints import explained
 from sensorium.terminal.deploy import deploy
-from sensorium.terminal.foreign import REMOTE_CODE, VLLM, foreign_options
+from sensorium.terminal.foreign import REMOTE_CODE, VLLM, foreign_options, noted
 from sensorium.terminal.models import models
 from sensorium.terminal.options import (
     BUNDLED,
@@ -25,6 +25,7 @@ from sensorium.terminal.options import (
     chosen_hub,
     engine_settings,
     hub_options,
+    note_options_of_models,
     run_options,
     serve_options,
 )
@@ -73,6 +74,7 @@ def serve(model: str | None, model_option: str | None, merge_lora: bool, no_mode
     if no_model and named:
         raise click.UsageError("--no-model is given, and a model too.")
     if no_model or (options["models_file"] and not named):
+        note_options_of_models("no model is given; registered ones have their own")
         engine_settings(BUNDLED, options)  # says which flags have no effect
         return start({}, options)
     chosen = model or model_option or BUNDLED
@@ -149,6 +151,10 @@ def chat(
 
     target = model or BUNDLED
     remote = target.startswith(("http://", "https://"))
+    if remote:
+        note_options_of_models("the server decides how its model is run", run_only=True)
+        if line := noted():
+            click.echo(line, err=True)
     with RemoteModel(target, api_key) if remote else LocalModel(engine_settings(target, options)) as answering:
         Conversation(answering, system, max_tokens=max_tokens, temperature=temperature).run()
     return 0

@@ -9,6 +9,8 @@ audio: samples, or (samples, sampling rate). Samples are a one-dimensional array
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -92,11 +94,18 @@ def _times(metadata: Mapping[str, Any], count: int, where: str) -> tuple[float, 
     fps, indices = metadata.get("fps"), metadata.get("frames_indices")
     if fps is None:
         return ()
-    indices = list(range(count)) if indices is None else [int(index) for index in indices]
-    if len(indices) != count or not fps > 0:
+    try:
+        indices = list(range(count)) if indices is None else [int(index) for index in indices]
+        wrong = len(indices) != count or not 0 < float(fps) < math.inf
+    except (TypeError, ValueError):
+        raise InvalidRequest(
+            f"{where}: the metadata's fps must be a number, and frames_indices whole numbers.", param=where
+        ) from None
+    if wrong:
         raise InvalidRequest(
             f"{where}: the metadata has fps {fps} and {len(indices)} frames_indices for {count} frames.", param=where
         )
+    fps = float(fps)
     return tuple(float((index - indices[0]) / fps) for index in indices)
 
 
@@ -110,7 +119,8 @@ def _audio(value: Any, where: str) -> MediaItem:
         samples = samples.mean(axis=0)
     if samples.ndim != 1 or not samples.size:
         raise InvalidRequest(f"{where} is {_what(samples)}; its shape must be (n,) or (channels, n).", param=where)
-    if isinstance(rate, bool) or not rate == int(rate) >= 0:
+    known = isinstance(rate, numbers.Real) and not isinstance(rate, bool) and math.isfinite(rate)
+    if not known or not rate == int(rate) >= 0:
         raise InvalidRequest(f"{where} has the sampling rate {rate}; give a whole number of Hz.", param=where)
     return MediaItem("audio", samples.astype("<f4").tobytes(), where, rate=int(rate))
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import operator
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict, cast
 
 import msgspec
+import pydantic
 
 from sensorium.errors import InvalidRequest
 from sensorium.in_memory import to_item, to_items
+from sensorium.protocol.body import field_path
 from sensorium.protocol.content import WireMessage, parse_messages
 from sensorium.protocol.media_options import check_video_kwargs, media_options
 from sensorium.protocol.parsed import Parsed
@@ -36,7 +40,7 @@ def prompt_list(prompts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:
     Raises:
         InvalidRequest: that is no prompt.
     """
-    if not isinstance(prompts, (str, Mapping, Sequence)):
+    if not isinstance(prompts, (str, Mapping, Sequence)) or isinstance(prompts, (bytes, bytearray)):
         raise InvalidRequest("prompts must be a string, token ids, a dict, or a list of them.", param="prompts")
     single = isinstance(prompts, (str, Mapping)) or (len(prompts) > 0 and isinstance(prompts[0], int))
     return cast("Sequence[Prompt]", [prompts] if single else prompts)
@@ -63,8 +67,10 @@ def from_prompt(prompt: Prompt, model: str, request_id: str, sampling: SamplingP
         given = {"prompt": prompt}
     elif isinstance(prompt, Mapping):
         given = prompt
+    elif isinstance(prompt, Iterable):
+        given = {"prompt_token_ids": prompt}
     else:
-        given = {"prompt_token_ids": list(prompt)}
+        raise InvalidRequest("A prompt must be a string, token ids, or a dict.", param="prompt")
     for key in given:
         if key not in _PROMPT_KEYS:
             raise InvalidRequest(
@@ -72,16 +78,43 @@ def from_prompt(prompt: Prompt, model: str, request_id: str, sampling: SamplingP
             )
     if ("prompt" in given) == ("prompt_token_ids" in given):
         raise InvalidRequest("A prompt needs either 'prompt' or 'prompt_token_ids'.", param="prompt")
+    processor = _field(given, "mm_processor_kwargs", Mapping, "a dict") or {}
     request = Request(
         request_id,
         sampling,
-        prompt=given.get("prompt"),
-        prompt_token_ids=given.get("prompt_token_ids"),
-        media=_media(given.get("multi_modal_data") or {}),
-        mm_processor_kwargs=check_video_kwargs(dict(given.get("mm_processor_kwargs") or {}), "mm_processor_kwargs"),
-        cache_salt=given.get("cache_salt") or "",
+        prompt=_field(given, "prompt", str, "a string"),
+        prompt_token_ids=_token_ids(given.get("prompt_token_ids")),
+        media=_media(_field(given, "multi_modal_data", Mapping, "a dict") or {}),
+        mm_processor_kwargs=check_video_kwargs(dict(processor), "mm_processor_kwargs"),
+        cache_salt=_salt(_field(given, "cache_salt", str, "a string") or ""),
     )
     return Parsed(model, request)
+
+
+def _field(given: Mapping[str, Any], name: str, kind: type, what: str) -> Any:
+    value = given.get(name)
+    if value is not None and not isinstance(value, kind):
+        raise InvalidRequest(f"{name} must be {what}, not {type(value).__name__}.", param=name)
+    return value
+
+
+def _token_ids(given: Any) -> list[int] | None:
+    if given is None:
+        return None
+    try:
+        if isinstance(given, (bytes, bytearray)):
+            raise TypeError
+        return [int(operator.index(one)) for one in given]
+    except TypeError:
+        raise InvalidRequest("prompt_token_ids must be a list of whole numbers.", param="prompt_token_ids") from None
+
+
+def _salt(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest("cache_salt holds characters that are not valid Unicode.", param="cache_salt") from None
+    return text
 
 
 def from_messages(
@@ -94,21 +127,31 @@ def from_messages(
     Raises:
         InvalidRequest: `param` is the path of what is wrong.
     """
+    if not isinstance(messages, Sequence) or isinstance(messages, (str, bytes)):
+        raise InvalidRequest("messages must be a list of messages, each a dict.", param="messages")
     in_memory: list[MediaItem] = []
-    wire = [
-        WireMessage(
-            **{**message, "content": _set_aside(message.get("content"), f"messages[{number}].content", in_memory)}
-        )
-        for number, message in enumerate(messages)
-    ]
+    wire = [_wire(message, number, in_memory) for number, message in enumerate(messages)]
     parsed, sources = parse_messages(wire)
     parsed, sources = _renumber(parsed, sources, len(in_memory))
     request = Request(request_id, sampling, messages=parsed, media=tuple(in_memory), **template)
     return Parsed(model, request, sources)
 
 
-_ASIDE = "in-memory:"
+# Nobody else can write such an address: one in a message would name another item of the request.
+_ASIDE = f"in-memory-{secrets.token_hex(8)}:"
 _IN_MEMORY: dict[Any, Modality] = {"image": "image", "image_pil": "image", "video": "video", "audio": "audio"}
+
+
+def _wire(message: Any, number: int, items: list[MediaItem]) -> WireMessage:
+    where = f"messages[{number}]"
+    if not isinstance(message, Mapping):
+        raise InvalidRequest(f"{where} must be a dict, not {type(message).__name__}.", param=where)
+    try:
+        return WireMessage(**{**message, "content": _set_aside(message.get("content"), f"{where}.content", items)})
+    except pydantic.ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        path = field_path(("messages", number, *wrong["loc"]))
+        raise InvalidRequest(f"`{path}` is not right: {wrong['msg']}.", param=path) from None
 
 
 def _set_aside(content: Any, where: str, items: list[MediaItem]) -> Any:

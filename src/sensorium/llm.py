@@ -11,6 +11,7 @@ import queue
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import aclosing, closing
 from pathlib import Path
 from types import TracebackType
@@ -60,6 +61,7 @@ log = logging.getLogger(__name__)
 
 _MAX_TOGETHER = 512  # requests handed to the engine at once; their pictures are in memory
 _CLOSE_S = 10.0
+_CLOSED = "The LLM was closed."
 
 T = TypeVar("T")
 
@@ -161,6 +163,8 @@ class LLM:
                 "template itself shows which form of content it takes.",
                 param="chat_template_content_format",
             )
+        if not isinstance(messages, Sequence) or isinstance(messages, (str, bytes)):
+            raise InvalidRequest("messages must be a list of messages, or a list of such lists.", param="messages")
         single = len(messages) > 0 and isinstance(messages[0], Mapping)
         several = [messages] if single else messages
         template = {
@@ -214,6 +218,8 @@ class LLM:
         producing = asyncio.run_coroutine_threadsafe(produce(), self._loop)
         try:
             while (event := come.get()) is not None:
+                if isinstance(event, asyncio.CancelledError):
+                    raise SensoriumError(_CLOSED)
                 if isinstance(event, BaseException):
                     raise event
                 yield event
@@ -241,6 +247,9 @@ class LLM:
         atexit.unregister(self._at_exit)
         try:
             self._handle.close()
+            ending = asyncio.run_coroutine_threadsafe(_end_tasks(), self._loop)
+            if threading.current_thread() is not self._thread:
+                ending.result(_CLOSE_S)
         finally:
             self._stop_loop()
 
@@ -302,6 +311,8 @@ class LLM:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except CancelledError:
+            raise SensoriumError(_CLOSED) from None
         except BaseException:
             future.cancel()
             raise
@@ -315,6 +326,15 @@ class LLM:
         if threading.current_thread() is not self._thread:
             self._thread.join(_CLOSE_S)
             self._loop.close()
+
+
+async def _end_tasks() -> None:
+    """End what is under way in the running loop, so that nobody waits for it for ever."""
+    under_way = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in under_way:
+        task.cancel()
+    if under_way:
+        await asyncio.wait(under_way, timeout=_CLOSE_S / 2)
 
 
 def _chosen() -> LocalLoader:

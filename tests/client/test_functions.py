@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sensorium.errors import InvalidRequest, ModelNotFound, Overloaded, SensoriumError, Unauthorized
+from sensorium.errors import ConfigurationError, InvalidRequest, ModelNotFound, Overloaded, SensoriumError, Unauthorized
 from sensorium.llm import (
     XRequestConfig,
     convert_to_base64,
@@ -190,3 +190,15 @@ def test_a_server_that_is_not_there_is_named() -> None:
         port = free.getsockname()[1]
     with pytest.raises(SensoriumError, match=f"No answer from http://127.0.0.1:{port}/v1"):
         get_model_list_client(port=port)
+
+
+@pytest.mark.parametrize("given", ["", " "])
+def test_an_empty_timeout_is_none_that_was_set(server: Recorder, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIMEOUT", given)
+    assert get_model_list_client(**server.where).data
+
+
+def test_a_timeout_that_is_no_number_is_named(server: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIMEOUT", "soon")
+    with pytest.raises(ConfigurationError, match="TIMEOUT is 'soon'"):
+        get_model_list_client(**server.where)

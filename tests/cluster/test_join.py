@@ -130,6 +130,50 @@ def test_a_worker_that_leaves_says_so_and_comes_again(gateway: Running) -> None:
         until("its death", lambda: status(gateway, "guest") == "inactive" and not running(zygotes), 5)
 
 
+def test_a_worker_that_is_told_to_end_finishes_what_it_has_and_takes_no_more(gateway: Running) -> None:
+    client = gateway.client(api_key="secret")
+    headers = {"Authorization": "Bearer secret"}
+    with worker(gateway, "leaver", "127.0.0.13", "--grace", "300") as process:
+        until("joining", lambda: status(gateway, "leaver") == "active")
+        body = {"alias": "away", "model_name": "tiny-vl", "worker_id": "leaver"}
+        answer = httpx.post(f"{gateway.url}/v1/models/register", json=body, headers=headers)
+        assert answer.status_code in (200, 201), answer.text
+        stream = client.chat.completions.create(
+            model="away", messages=HELLO, max_tokens=300, stream=True, extra_body={"ignore_eos": True}
+        )
+        next(iter(stream))
+        assert holder(gateway) == "leaver"
+        process.send_signal(signal.SIGTERM)
+        until("draining", lambda: status(gateway, "leaver") == "draining", 5)
+        with pytest.raises(openai.APIStatusError, match="not here now"):
+            client.with_options(max_retries=0).chat.completions.create(model="away", messages=HELLO, max_tokens=1)
+        assert process.poll() is None
+        last = [chunk for chunk in stream if chunk.choices][-1]
+        assert last.choices[0].finish_reason == "length"
+        assert process.wait(10) == 0
+        assert status(gateway, "leaver") == "absent"
+
+
+def test_a_worker_does_not_wait_for_ever_for_what_runs(gateway: Running) -> None:
+    client = gateway.client(api_key="secret")
+    headers = {"Authorization": "Bearer secret"}
+    for grace, num_signals in (("0.5", 1), ("600", 2)):
+        with worker(gateway, "hasty", "127.0.0.14", "--grace", grace) as process:
+            until("joining", lambda: status(gateway, "hasty") == "active")
+            body = {"alias": "hasty", "model_name": "tiny-vl", "worker_id": "hasty"}
+            httpx.post(f"{gateway.url}/v1/models/register", json=body, headers=headers)
+            stream = client.chat.completions.create(
+                model="hasty", messages=HELLO, max_tokens=1500, stream=True, extra_body={"ignore_eos": True}
+            )
+            next(iter(stream))
+            for _ in range(num_signals):
+                process.send_signal(signal.SIGTERM)
+                until("draining", lambda: status(gateway, "hasty") in ("draining", "absent"), 5)
+            assert process.wait(10) == 0
+            with pytest.raises(openai.APIError, match="worker of the model 'hasty'"):
+                list(stream)
+
+
 def test_a_stopped_machine_is_inactive_and_comes_back_by_itself(gateway: Running) -> None:
     with worker(gateway, "sleeper", "127.0.0.6") as process:
         until("joining", lambda: status(gateway, "sleeper") == "active")

@@ -141,3 +141,9 @@ def test_a_worker_sees_the_gpus_it_was_given(monkeypatch: pytest.MonkeyPatch) ->
     assert visible([1, 3]) == {"CUDA_VISIBLE_DEVICES": "1,3"}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-bb")
     assert visible([1]) == {"CUDA_VISIBLE_DEVICES": "GPU-bb"}
+
+
+def test_a_warning_among_the_gpus_is_passed_over() -> None:
+    """nvidia-smi prints such lines on standard output, behind the table that it was asked for."""
+    warned = SMI.rstrip("\n") + "\n\nWARNING: infoROM is corrupted at gpu 0000:00:1E.0\n"
+    assert read_gpus(warned) == read_gpus(SMI)

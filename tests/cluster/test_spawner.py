@@ -8,10 +8,12 @@ import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
 
+from sensorium.cluster.node import Node
 from sensorium.cluster.nodes import HERE, Nodes
 from sensorium.cluster.spawner import ClusterSpawner
 from sensorium.errors import ModelUnavailable, NoRoom, WorkerDied
@@ -172,3 +174,71 @@ def lose(handle: WorkerHandle, agents: list[AgentProcess]) -> None:
         os.kill(handle.child.pid, signal.SIGKILL)
     else:
         machine.signal(signal.SIGSTOP)
+
+
+@pytest.mark.parametrize("where", ["one", HERE])
+def test_two_who_ask_at_once_are_not_both_promised_the_last_place(agents: list[AgentProcess], where: str) -> None:
+    async def test() -> None:
+        async with spawner(agents) as source:
+            cpus = source.nodes.active[0].machine.num_cpus
+            await load(source, worker_id="two")  # GPUs are looked for now
+            both = [load(source, worker_id=where, num_cpus=cpus) for _ in range(2)]
+            handles = await asyncio.gather(*both, return_exceptions=True)
+            assert sorted(isinstance(handle, NoRoom) for handle in handles) == [False, True], handles
+
+    run(test)
+
+
+def test_a_place_is_free_again_when_nothing_could_be_started_there(agents: list[AgentProcess]) -> None:
+    async def test() -> None:
+        async with spawner(agents) as source:
+            node = next(node for node in source.nodes.active if node.id == "one")
+            address, node.address = node.address, ("127.0.0.99", 9)
+            with pytest.raises(ModelUnavailable, match="cannot be reached: Connection refused"):
+                await load(source, worker_id="one")
+            node.address = address
+            assert node.processes == []
+
+    run(test)
+
+
+def test_where_this_machine_cannot_start_a_worker_the_next_best_does(
+    agents: list[AgentProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: object) -> object:
+        raise ModelUnavailable("No worker process could be started: the zygote ended.")
+
+    async def test() -> None:
+        async with spawner(agents) as source:
+            monkeypatch.setattr(Launcher, "spawn", fails)
+            handles = [await load(source) for _ in range(3)]
+            assert {handle.child.node for handle in handles} == {"one", "two"}
+            with pytest.raises(ModelUnavailable, match=r"for the model 'fake'\. .* the zygote ended"):
+                await load(source, worker_id=HERE)
+
+    run(test)
+
+
+def test_who_joins_while_it_is_let_go_is_connected_once(agents: list[AgentProcess]) -> None:
+    """A worker that is started anew while the one before says goodbye."""
+
+    async def test() -> None:
+        async with spawner(agents) as source:
+            one = agents[0]
+            made = []
+            connect = Node.connect
+
+            async def slowly(*arguments: Any) -> Node:
+                made.append(await connect(*arguments))
+                await asyncio.sleep(0.1)
+                return made[-1]
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Node, "connect", slowly)
+                first = asyncio.create_task(source.nodes.register(one.worker_id, one.url))
+                await until(lambda: made)
+                source.nodes.unregister(one.worker_id)
+                await asyncio.gather(first, source.nodes.register(one.worker_id, one.url))
+            assert len([node for node in made if not node.lost.done()]) == 1
+
+    run(test)

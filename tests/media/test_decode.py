@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 from sensorium.errors import MediaError, SensoriumError
+from sensorium.media import child_process
 from sensorium.media.decode import Decoder
 from sensorium.settings import MediaLimits
 from sensorium.types import MediaItem
@@ -359,3 +360,29 @@ def test_damaged_files_give_a_picture_or_a_media_error(encode: Any) -> None:
     assert [error.message for error in errors if unfit.search(error.message)] == []
     assert len(shapes) > 400
     assert all(0 < height * width <= limits.max_pixels and depth == 3 for height, width, depth in shapes)
+
+
+def test_a_child_without_memory_in_the_middle_of_its_answer_is_lost_at_once(
+    encode: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its refusal would be read as pixels: as those of this picture, or, where they do not suffice, of the next."""
+    broken = (
+        "import sensorium.media.answer_image as module\n"
+        "class Broken:\n"
+        "    def __init__(self, image): self.size = image.size\n"
+        "    def tobytes(self): raise MemoryError\n"
+        "whole = module.decode_rgb\n"
+        "module.decode_rgb = lambda *arguments: Broken(whole(*arguments))\n"
+    )
+    start = child_process._START.replace("from sensorium.media.child", f"exec({broken!r}); from sensorium.media.child")
+    monkeypatch.setattr(child_process, "_START", start)
+    decoder = Decoder(MediaLimits(decode_timeout_s=20.0))
+    try:
+        for size in ((2, 2), (100, 100)):
+            decoder.start()
+            before = time.monotonic()
+            with pytest.raises(MediaError, match="could not be decoded: its decoder ended"):
+                decoder.decode_image(item(encode(Image.new("RGB", size, "red"))))
+            assert time.monotonic() - before < 15
+    finally:
+        decoder.close()

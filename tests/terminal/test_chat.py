@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Generator
 from pathlib import Path
 
@@ -119,3 +120,12 @@ def test_paths_that_can_be_none_are_named(line: str, capsys: pytest.CaptureFixtu
 def test_an_unknown_command_may_be_long(capsys: pytest.CaptureFixture[str]) -> None:
     Conversation(Parrot(), None).say("/" + "x" * 300)
     assert "Commands:" in capsys.readouterr().err
+
+
+def test_a_line_that_is_not_utf_8_is_a_question_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parrot = Parrot()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"one\ncaf\xe9\nthree\n"), encoding="utf-8"))
+    Conversation(parrot, None).run()
+    assert capsys.readouterr().out == "one\ncaf\ufffd\nthree\n"

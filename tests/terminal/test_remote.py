@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,6 +34,11 @@ class OpenAI(BaseHTTPRequestHandler):
         lines = [*deltas, {"choices": [{"delta": {}}]}, {"choices": [], "usage": {}}]
         if question == "break":
             lines.append({"error": {"message": "It died."}})
+        if question == "number":
+            lines.append(5)
+        if question == "tight":  # a space behind the colon is optional in server-sent events
+            self._reply(200, "".join(f"data:{json.dumps(line)}\n\n" for line in lines) + "data:[DONE]\n\n")
+            return
         text = "".join(f"data: {json.dumps(line)}\n\n" for line in lines)
         self._reply(200, text if question in ("break", "cut") else f"{text}data: [DONE]\n\n")
 
@@ -84,3 +90,27 @@ def test_what_is_no_url_is_refused(wrong: str) -> None:
 def test_a_key_that_no_header_can_hold_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="api-key"):
         RemoteModel(url, "ké")
+
+
+def test_the_space_of_an_event_is_optional(url: str) -> None:
+    assert "".join(ask(url, "tight")) == "m1 says "
+
+
+def test_an_event_that_is_no_object_is_no_answer(url: str) -> None:
+    with pytest.raises(SensoriumError, match="something that is not an answer"):
+        ask(url, "number")
+
+
+def test_half_a_character_in_a_question_is_told(url: str) -> None:
+    """As a terminal's line or argument has it where it is not UTF-8."""
+    with pytest.raises(SensoriumError, match="not valid Unicode"):
+        ask(url, "caf\udce9")
+
+
+def test_a_server_that_lists_nothing_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sensorium.terminal.remote._LIST_S", 0.2)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(ConfigurationError, match=r"No server answers at .* \(ReadTimeout\)"),
+    ):
+        RemoteModel(f"http://127.0.0.1:{silent.getsockname()[1]}", None)

@@ -12,7 +12,7 @@ import httpx
 from sensorium.client.answer import convert, parse_line, read, refusal
 from sensorium.client.request import Arguments, History
 from sensorium.client.types import ChatCompletionStreamResponse, CompletionStreamResponse, ModelList, XRequestConfig
-from sensorium.errors import SensoriumError
+from sensorium.errors import ConfigurationError, SensoriumError
 
 Chunk = ChatCompletionStreamResponse | CompletionStreamResponse
 
@@ -143,7 +143,11 @@ def _speaking(base: str) -> Iterator[None]:
 
 def _client(kind: Any, api_key: str | None) -> Any:
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    timeout_s = float(os.getenv("TIMEOUT", _TIMEOUT_S))
+    written = os.getenv("TIMEOUT", "").strip() or _TIMEOUT_S
+    try:
+        timeout_s = float(written)
+    except ValueError:
+        raise ConfigurationError(f"TIMEOUT is {written!r}; it must be a number of seconds.") from None
     return kind(headers=headers, timeout=timeout_s if timeout_s > 0 else None)
 
 

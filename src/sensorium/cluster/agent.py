@@ -50,6 +50,13 @@ class Agent:
         self._sessions: dict[str, Session] = {}
         self._strangers: set[asyncio.Task[None]] = set()
         self._gpus: tuple[machine.Gpu, ...] = ()
+        self._seen = machine.look()
+        self._leaving = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether workers run here, or are being started."""
+        return any(session.busy for session in self._sessions.values())
 
     @property
     def connected(self) -> bool:
@@ -57,8 +64,12 @@ class Agent:
         return bool(self._sessions)
 
     def machine(self) -> machine.Machine:
-        """What this machine has now."""
-        return machine.look(self._gpus)
+        """What this machine has now; where the system does not say (no descriptors are left), what it had last."""
+        try:
+            self._seen = machine.look(self._gpus)
+        except OSError as error:
+            log.warning("the machine's memory could not be looked at: %s", error)
+        return self._seen
 
     def instances(self) -> dict[str, dict[str, object]]:
         """The workers that run here, by number and control connection."""
@@ -67,6 +78,12 @@ class Agent:
             for session in self._sessions.values()
             for number, model, pid in session.workers()
         }
+
+    def leave(self) -> None:
+        """Take no more work. Gateways let what runs finish, and then end their workers here: see `busy`."""
+        self._leaving = True
+        for session in self._sessions.values():
+            session.leave()
 
     async def serve(self, listener: socket.socket) -> None:
         """Accept connections until cancelled; then end every worker."""
@@ -106,7 +123,9 @@ class Agent:
         try:
             tcp.prepare(sock)
             hello = await handshake.receive(sock, self._key, self.worker_id)
-            if hello.kind == "control":
+            if hello.kind == "control" and self._leaving:
+                sock.close()
+            elif hello.kind == "control":
                 await self._begin(sock)
             elif hello.session in self._sessions and self._sessions[hello.session].park(hello.number, sock):
                 pass

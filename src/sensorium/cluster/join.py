@@ -23,6 +23,8 @@ from sensorium.errors import ConfigurationError, ModelUnavailable
 HEARTBEAT_S = 5.0
 _RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _ANSWER_S = 30.0
+_GOODBYE_S = 2.0
+_FORGOTTEN = 404  # any other status may be a proxy's; registering again would end the workers that run
 _FINAL = (400, 401, 403, 405, 409)  # waiting does not help
 
 log = logging.getLogger(__name__)
@@ -55,8 +57,7 @@ class Joining:
                 await self._stay(client)
             finally:
                 if self.joined and self._agent.connected:
-                    async with asyncio.timeout(2.0):
-                        await self._say(client, "DELETE", f"/workers/{self._agent.worker_id}/unregister")
+                    await self._say_goodbye(client)
 
     async def _stay(self, client: httpx.AsyncClient) -> None:
         tries = 0
@@ -81,6 +82,13 @@ class Joining:
             except TimeoutError:
                 pass
 
+    async def _say_goodbye(self, client: httpx.AsyncClient) -> None:
+        try:
+            async with asyncio.timeout(_GOODBYE_S):
+                await self._say(client, "DELETE", f"/workers/{self._agent.worker_id}/unregister")
+        except (ModelUnavailable, TimeoutError):  # the end of the connection tells it, too
+            log.warning("the gateway %s did not hear that the worker leaves", self._manager_url)
+
     async def _register(self, client: httpx.AsyncClient) -> None:
         body = {
             "worker_id": self._agent.worker_id,
@@ -99,7 +107,7 @@ class Joining:
     async def _beat(self, client: httpx.AsyncClient) -> bool:
         body = {"gpu_info": gpu_info(self._agent.machine().gpus), "instances": self._agent.instances()}
         status, _ = await self._say(client, "POST", f"/workers/{self._agent.worker_id}/heartbeat", body)
-        return status == 200
+        return status != _FORGOTTEN
 
     async def _say(
         self, client: httpx.AsyncClient, method: str, path: str, body: dict[str, Any] | None = None
@@ -131,6 +139,7 @@ def own_address(manager_url: str) -> str:
     try:
         parts = urlsplit(manager_url)
         host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+        (host or "").encode("idna")  # as looking it up does
     except ValueError:
         parts, host, port = urlsplit(""), None, 0
     if parts.scheme not in ("http", "https") or not host:

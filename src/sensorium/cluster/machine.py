@@ -66,6 +66,8 @@ def read_gpus(text: str, visible: str | None = None) -> tuple[Gpu, ...]:
     gpus: dict[str, Gpu] = {}
     names: dict[str, str] = {}
     for line in text.strip().splitlines():
+        if line.count(",") < _QUERY[1].count(","):
+            continue  # a warning: "infoROM is corrupted at gpu 0000:00:1E.0"
         index, uuid, rest = (part.strip() for part in line.split(",", 2))
         name, total, free, used = (part.strip() for part in rest.rsplit(",", 3))
         busy = float(used) / 100 if used.replace(".", "", 1).isdigit() else 0.0

@@ -21,9 +21,10 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
 
 
 class Alive(msgspec.Struct, frozen=True, tag="alive"):
-    """Once a second from either side; the agent's says what is free now."""
+    """Once a second from either side; the agent's says what is free now, and whether its machine is about to leave."""
 
     machine: Machine | None = None
+    leaving: bool = False
 
 
 class Spawn(msgspec.Struct, frozen=True, tag="spawn"):

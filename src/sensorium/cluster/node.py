@@ -31,6 +31,7 @@ class Node:
 
     Attributes:
         machine: what it has, as of its last sign of life.
+        leaving: it takes no more workers, and waits for those it has to end.
         lost: done when it is gone, with all its workers; the result completes the sentence "The machine ...".
     """
 
@@ -41,6 +42,7 @@ class Node:
         self.id = worker_id
         self.address = address
         self.heard = time.time()
+        self.leaving = False
         self._key = key
         self._silent_after_s = silent_after_s
         self._session = ""
@@ -103,18 +105,20 @@ class Node:
             ModelUnavailable: it could not be started; code `no_such_folder`: `model` is not there.
         """
         number = next(self._numbers)
-        sock = await self._dial(Hello(self.id, "worker", self._session, number))
-        answer = self._answers[number] = asyncio.get_running_loop().create_future()
         # Counted from now on, so that two who ask at once are not both promised the last place.
         process = RemoteProcess(self.id, 0, ask, gpus, lambda code: self._signal(number, code))
         self._processes[number] = process
+        sock: socket.socket | None = None
         try:
+            sock = await self._dial(Hello(self.id, "worker", self._session, number))
+            answer = self._answers[number] = asyncio.get_running_loop().create_future()
             if self.lost.done():
                 raise self._gone()
             self._link.send(messages.Spawn(number, model, ask.num_gpus, gpus))
             process.pid = await asyncio.wait_for(answer, _SPAWN_S)
         except BaseException as error:
-            sock.close()  # ends a worker that starts after all
+            if sock is not None:
+                sock.close()  # ends a worker that starts after all
             self._processes.pop(number, None)
             if isinstance(error, TimeoutError):
                 raise ModelUnavailable(
@@ -158,14 +162,24 @@ class Node:
                 self._session, self.machine = session, machine
                 if not self._welcomed.done():
                     self._welcomed.set_result(None)
-            case messages.Alive(machine) if machine is not None:
+            case messages.Alive(machine, leaving) if machine is not None:
                 self.machine = machine
+                if leaving:
+                    self._leave()
             case messages.Spawned(number, pid) if number in self._answers:
                 self._answer(number).set_result(pid)
             case messages.NotSpawned(number, error) if number in self._answers:
                 self._answer(number).set_exception(from_info(error))
             case messages.Exited(number, how) if number in self._processes:
                 self._end(number, how)
+
+    def _leave(self) -> None:
+        if not self.leaving:
+            self.leaving = True
+            log.info("the worker %r is leaving; %d models are there", self.id, len(self._processes))
+        for process in self.processes:
+            if not process.leaving.done():
+                process.leaving.set_result(None)
 
     def _answer(self, number: int) -> asyncio.Future[int]:
         answer = self._answers[number]

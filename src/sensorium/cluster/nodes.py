@@ -49,7 +49,7 @@ class Nodes:
     @property
     def active(self) -> list[Node]:
         """Machines that can be given workers, in the order they joined."""
-        return [node for node in self._nodes.values() if not node.lost.done()]
+        return [node for node in self._nodes.values() if not node.lost.done() and not node.leaving]
 
     async def register(self, worker_id: str, url: str) -> None:
         """Connect to the machine at `url`. One that joined before is connected to anew.
@@ -77,12 +77,13 @@ class Nodes:
                     param="worker_id",
                 )
             node = await Node.connect(worker_id, address, self.key, self._silent_after_s)
+            # Whoever is there now: unregistering, which waits for no turn, lets another registration come in between.
+            old = self._nodes.pop(worker_id, None)
             if old is not None:
                 old.close("was connected to anew")
             if self._closing:
                 node.close()
                 return
-            self._nodes.pop(worker_id, None)
             self._nodes[worker_id] = node
             log.info("the worker %r at %s has joined", worker_id, tcp.url_of(*address))
 
@@ -145,7 +146,7 @@ def row_of(node: Node) -> dict[str, Any]:
         "worker_id": node.id,
         "worker_url": url,
         "public_worker_url": url,
-        "status": "inactive" if node.lost.done() else "active",
+        "status": "inactive" if node.lost.done() else "draining" if node.leaving else "active",
         "last_heartbeat": node.heard,
         "gpu_info": gpu_info(node.machine.gpus),
         "cpu_count": node.machine.num_cpus,

@@ -15,6 +15,7 @@ class RemoteProcess:
 
     Attributes:
         exited: done when it has ended, or when nobody can know any more; the result says how.
+        leaving: done when its machine is about to leave: it should finish what it has, and end.
         node: the worker_id of its machine.
         ask: what of the machine it was promised.
         gpus: which of the machine's GPUs it was given; empty: none in particular.
@@ -27,6 +28,7 @@ class RemoteProcess:
         self.gpus = gpus
         self.started = time.time()
         self.exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.leaving: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._send = send
 
     def kill(self) -> None:

@@ -30,13 +30,18 @@ class Session:
 
     def __init__(self, session_id: str, launcher: Launcher, machine: Callable[[], Machine]) -> None:
         self.id = session_id
-        self.link = Link(messages.to_node, self._on_message, lambda: messages.Alive(machine()))
+        self.link = Link(messages.to_node, self._on_message, self._beat)
         self._launcher = launcher
         self._machine = machine
         self._places: dict[int, asyncio.Future[socket.socket]] = {}  # connections whose worker is not there yet
         self._children: dict[int, tuple[str, Child]] = {}
         self._spawning: set[asyncio.Task[None]] = set()
-        self._ended = False
+        self._leaving = self._ended = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether workers run, or are being started."""
+        return bool(self._children or self._spawning)
 
     async def open(self, sock: socket.socket) -> None:
         """Take over the control connection."""
@@ -55,6 +60,11 @@ class Session:
         """Yield number, model and process id."""
         for number, (model, child) in self._children.items():
             yield number, model, child.pid
+
+    def leave(self) -> None:
+        """Start no more workers, and ask the gateway to let those that run finish and then end them."""
+        self._leaving = True
+        self.link.send(self._beat())
 
     def end(self) -> None:
         """End every worker at once."""
@@ -81,6 +91,9 @@ class Session:
         if place is not None and not place.cancel() and not place.cancelled():
             place.result().close()
 
+    def _beat(self) -> messages.Alive:
+        return messages.Alive(self._machine(), self._leaving)
+
     def _on_message(self, message: Any) -> None:
         match message:
             case messages.Spawn():
@@ -92,6 +105,10 @@ class Session:
                     self._children[number][1].signal(signal.Signals(code))
 
     async def _spawn(self, wanted: messages.Spawn) -> None:
+        if self._leaving:
+            self._leave(wanted.number)
+            self._refuse(wanted, ModelUnavailable("That machine is about to leave the cluster.").info())
+            return
         place = self._place(wanted.number)
         try:
             if place is None:
@@ -110,6 +127,11 @@ class Session:
                 child = await self._launcher.fork(sock, visible(wanted.gpus))
             except SensoriumError as error:
                 self._refuse(wanted, error.info())
+                return
+            except (OSError, IndexError) as error:  # no descriptors are left; a GPU that is not there any more
+                log.error("worker %d could not be started: %s", wanted.number, error)
+                refused = ModelUnavailable(f"No worker process could be started there: {error}.")
+                self._refuse(wanted, refused.info())
                 return
         if self._ended:
             child.kill()

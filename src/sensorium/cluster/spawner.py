@@ -30,7 +30,7 @@ class ClusterSpawner:
     def __init__(self, home: Spawner, nodes: Nodes) -> None:
         self.nodes = nodes
         self._home = home
-        self._here: list[tuple[Ask, Process]] = []
+        self._here: dict[object, Ask] = {}  # what each worker of this machine was promised
         self._gpus: tuple[machine.Gpu, ...] | None = None
 
     @property
@@ -85,12 +85,12 @@ class ClusterSpawner:
     async def _spawn_at(self, settings: EngineSettings, ask: Ask, places: list[Place]) -> tuple[socket.socket, Process]:
         reasons: list[ModelUnavailable] = []
         for choice in choose(ask, places):
-            if choice.id == HERE:
-                return await self._spawn_here(settings, ask)
             node = next((node for node in self.nodes.active if node.id == choice.id), None)
-            if node is None:
-                continue
             try:
+                if choice.id == HERE:
+                    return await self._spawn_here(settings, ask)
+                if node is None:
+                    continue
                 if not os.path.isabs(settings.model) and os.path.exists(settings.model):
                     raise ModelUnavailable(f"{settings.model} is a folder of the gateway's.", code=NO_FOLDER)
                 return await node.spawn(settings.model, ask, choice.gpus)
@@ -101,16 +101,20 @@ class ClusterSpawner:
         )
 
     async def _spawn_here(self, settings: EngineSettings, ask: Ask) -> tuple[socket.socket, Process]:
-        sock, process = await self._home.spawn(settings, Needs())
-        entry = (ask, process)
-        self._here.append(entry)
-        process.exited.add_done_callback(lambda _: self._here.remove(entry))
+        worker = object()
+        self._here[worker] = ask  # before it is there: two who ask at once are not both promised the last place
+        try:
+            sock, process = await self._home.spawn(settings, Needs())
+        except BaseException:
+            del self._here[worker]
+            raise
+        process.exited.add_done_callback(lambda _: self._here.pop(worker))
         return sock, process
 
     async def _place_here(self, name: str) -> Place:
         if self._gpus is None or self._gpus:  # where there are none, none come
             self._gpus = await asyncio.to_thread(machine.look_at_gpus)
-        asks = [ask for ask, _ in self._here]
+        asks = self._here.values()
         return Place(
             HERE,
             machine.look(self._gpus),

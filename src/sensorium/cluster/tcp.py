@@ -30,7 +30,7 @@ def prepare(sock: socket.socket) -> None:
 
 
 async def dial(host: str, port: int, timeout_s: float = CONNECT_S) -> socket.socket:
-    """Return a socket connected to an address.
+    """Return a socket connected to an address: of those that `host` has, the first that answers.
 
     Raises:
         OSError, TimeoutError: nothing listens there, or it cannot be reached.
@@ -38,15 +38,20 @@ async def dial(host: str, port: int, timeout_s: float = CONNECT_S) -> socket.soc
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(timeout_s):
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        family, kind, protocol, _, address = found[0]
-        sock = socket.socket(family, kind, protocol)
-        try:
-            prepare(sock)
-            await loop.sock_connect(sock, address)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+        for left, (family, kind, protocol, _, address) in zip(range(len(found) - 1, -1, -1), found, strict=True):
+            sock = socket.socket(family, kind, protocol)
+            try:
+                prepare(sock)
+                await loop.sock_connect(sock, address)
+                return sock
+            except OSError:  # the other side may listen at the next one only
+                sock.close()
+                if not left:
+                    raise
+            except BaseException:
+                sock.close()
+                raise
+        raise OSError(f"{host} has no address")
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -57,10 +62,13 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        return socket.create_server(found[0][4][:2], family=found[0][0])
-    except OSError as error:
+        family, address = found[0][0], found[0][4][:2]
+        everywhere = address[0] == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server(address, family=family, dualstack_ipv6=everywhere)
+    except (OSError, UnicodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no host name"
         raise ConfigurationError(
-            f"Cannot listen on {host} port {port}: {error.strerror}. Choose another --host or --port."
+            f"Cannot listen on {host} port {port}: {why}. Choose another --host or --port."
         ) from None
 
 
@@ -73,6 +81,7 @@ def address_of(url: str, what: str = "worker_url") -> tuple[str, int]:
     try:
         parts = urlsplit(url if "://" in url else f"tcp://{url}")
         host, port = parts.hostname, parts.port
+        (host or "").encode("idna")  # as looking it up does
     except ValueError:
         host, port = None, None
     if not host or not port or len(url) > 300:

@@ -27,9 +27,16 @@ def answer(channel: socket.socket, wanted: dict[str, Any], files: Sequence[bytea
 
 
 def send_pixels(channel: socket.socket, image: Image.Image) -> None:
-    """Send the pixels of an RGB image, row by row."""
+    """Send the pixels of an RGB image, row by row.
+
+    Raises:
+        SystemExit: there is no memory left. In the middle of pixels nothing else can be said.
+    """
     width, height = image.size
     num_rows = max(1, _BAND_BYTES // (3 * width))
-    for top in range(0, height, num_rows):
-        band = image if num_rows >= height else image.crop((0, top, width, min(top + num_rows, height)))
-        channel.sendall(band.tobytes())
+    try:
+        for top in range(0, height, num_rows):
+            band = image if num_rows >= height else image.crop((0, top, width, min(top + num_rows, height)))
+            channel.sendall(band.tobytes())
+    except MemoryError:
+        raise SystemExit(1) from None

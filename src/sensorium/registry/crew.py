@@ -115,6 +115,8 @@ class Crew:
             handle.info.family,
         )
         handle.died.add_done_callback(lambda died: self._died(running, died.result()))
+        if handle.child.leaving is not None:
+            handle.child.leaving.add_done_callback(lambda _: self._leave(running))
         self._notify()
 
     def _load_failed(self, running: Running, error: BaseException, now: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shlex
 import sys
@@ -34,6 +35,8 @@ class Conversation:
     def run(self) -> None:
         """Read lines until /exit or the end of the input."""
         asks = sys.stdin.isatty()
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="replace")  # a line that is not UTF-8 must not end the conversation
         if asks:
             with contextlib.suppress(ImportError):
                 import readline  # noqa: F401  # gives input() a history

@@ -13,6 +13,7 @@ from sensorium.errors import ConfigurationError, SensoriumError
 from sensorium.terminal.answer import Messages
 
 _CONNECT_S = 10.0
+_LIST_S = 30.0
 
 
 class RemoteModel:
@@ -32,7 +33,7 @@ class RemoteModel:
         self._client = httpx.Client(headers=headers, timeout=timeout)
         self._base = base
         try:
-            response = self._client.get(f"{base}/models")
+            response = self._client.get(f"{base}/models", timeout=_LIST_S)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ConfigurationError(f"No server answers at {base} ({type(error).__name__}).") from None
         if response.status_code != 200:
@@ -65,11 +66,15 @@ class RemoteModel:
                     response.read()
                     raise SensoriumError(_refusal(self._base, response.status_code, response.text))
                 for line in response.iter_lines():
-                    if line == "data: [DONE]":
+                    if not line.startswith("data:"):
+                        continue
+                    data = line.removeprefix("data:").strip()
+                    if data == "[DONE]":
                         return
-                    if line.startswith("data:"):
-                        yield from _piece(line.removeprefix("data:"))
+                    yield from _piece(data)
                 raise SensoriumError(f"The server at {self._base} ended the stream before the answer was complete.")
+        except UnicodeEncodeError:
+            raise SensoriumError("The conversation holds characters that are not valid Unicode.") from None
         except httpx.HTTPError as error:
             raise SensoriumError(f"The server at {self._base} broke off ({type(error).__name__}).") from None
 
@@ -78,7 +83,9 @@ def _piece(data: str) -> Generator[str, None, None]:
     try:
         event = json.loads(data)
     except ValueError:
-        raise SensoriumError("The server sent something that is not an answer.") from None
+        event = None
+    if not isinstance(event, dict):
+        raise SensoriumError("The server sent something that is not an answer.")
     if isinstance(event.get("error"), dict):
         raise SensoriumError(str(event["error"].get("message")))
     for choice in event.get("choices") or ():

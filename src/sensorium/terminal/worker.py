@@ -13,6 +13,7 @@ from sensorium.environment import names
 from sensorium.errors import ConfigurationError
 
 _PORT = 7000
+_GRACE_S = 30.0  # as `sensorium serve` has it
 MANAGER_URL = "http://127.0.0.1:8000"
 
 
@@ -51,6 +52,9 @@ MANAGER_URL = "http://127.0.0.1:8000"
     help="The cluster's secret; default: the file SENSORIUM_HOME/cluster-token, copied from the gateway.",
 )
 @click.option(
+    "--grace", "grace_s", type=click.FloatRange(min=0), default=_GRACE_S, help="Seconds to finish on SIGTERM."
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
     default="info",
@@ -64,6 +68,7 @@ def worker(
     port: int,
     public_url: str | None,
     cluster_token: str | None,
+    grace_s: float,
     log_level: str,
 ) -> int:
     """Let a gateway run models on this machine. They end with the gateway, and with this command."""
@@ -91,4 +96,4 @@ def worker(
     launcher.start()  # from this thread: it ends with it
     with contextlib.closing(launcher), contextlib.closing(listener):
         click.echo(f"Worker {name} listens at {url} for {manager_url}.")
-        return member.run(name, url, manager_url, key, launcher, listener)
+        return member.run(name, url, manager_url, key, launcher, listener, grace_s)

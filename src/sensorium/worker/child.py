@@ -18,6 +18,7 @@ class Child:
     """
 
     node = ""  # this machine
+    leaving = None
 
     def __init__(self, pid: int) -> None:
         self.pid = pid

@@ -16,6 +16,7 @@ class Process(Protocol):
     Attributes:
         exited: done when it has ended; the result says how: "was killed by signal 9 (SIGKILL)".
         node: the machine it runs on; "" is this one.
+        leaving: done when that machine is about to leave: the process should finish what it has, and end.
     """
 
     @property
@@ -23,6 +24,9 @@ class Process(Protocol):
 
     @property
     def node(self) -> str: ...
+
+    @property
+    def leaving(self) -> asyncio.Future[None] | None: ...
 
     exited: asyncio.Future[str]
 
