@@ -119,7 +119,7 @@ class Client:
         """
         try:
             return json.loads(await self.text(method, path, body, **options) or "null")
-        except ValueError:
+        except (ValueError, RecursionError):
             raise UpstreamFailed(f"{self.who} answered something that is not JSON.") from None
 
     async def chunks(
@@ -150,7 +150,7 @@ class Client:
                         yield chunk
         except httpx.HTTPError as error:
             raise self._broken(error) from error
-        except ValueError:
+        except (ValueError, RecursionError):
             raise UpstreamFailed(f"{self.who} sent something that is no piece of an answer.") from None
 
     def stop(self) -> None:

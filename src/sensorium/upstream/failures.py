@@ -51,7 +51,7 @@ def failure(
     if status == 404 and (param == "model" or code == "model_not_found" or not message):
         return ModelUnavailable(f"{who} does not serve the model {model!r}.", code=NO_MODEL)
     if status in (429, 503):
-        seconds = int(retry_after) if retry_after and retry_after.isdigit() else _RETRY_S
+        seconds = int(retry_after) if retry_after and re.fullmatch("[0-9]{1,6}", retry_after) else _RETRY_S
         return ModelUnavailable(
             f"{who} is {'busy' if status == 429 else 'not available'} now; try again in {seconds} s.",
             retry_after_s=seconds,
@@ -78,7 +78,7 @@ def _said(body: str | Mapping[str, Any]) -> tuple[str, str | None, str | None]:
     if isinstance(body, str):
         try:
             given = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return "", None, None
     if not isinstance(given, Mapping):
         return "", None, None
