@@ -25,12 +25,12 @@ from sensorium.terminal.options import (
     chosen_hub,
     engine_settings,
     hub_options,
-    note_options_of_models,
     run_options,
     serve_options,
 )
 from sensorium.terminal.server_options import PORT, served_names, server_options, start
 from sensorium.terminal.start_server import start_server
+from sensorium.terminal.without_effect import note_options_of_models
 from sensorium.terminal.worker import worker
 
 USAGE_ERROR = 2

@@ -8,10 +8,8 @@ import functools
 import itertools
 import logging
 import queue
-import threading
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping, Sequence
-from concurrent.futures import CancelledError
 from contextlib import aclosing, closing
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +29,7 @@ from sensorium.client import (
 from sensorium.errors import InvalidRequest, SensoriumError
 from sensorium.inputs import Prompt, check_sampling, from_messages, from_prompt, prompt_list
 from sensorium.llm_options import engine_settings
+from sensorium.loop_thread import CLOSED, LoopThread
 from sensorium.lora.request import LoraRequests, adapters_of
 from sensorium.media.fetch import fetch_media
 from sensorium.outputs import RequestOutput, fold
@@ -60,8 +59,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _MAX_TOGETHER = 512  # requests handed to the engine at once; their pictures are in memory
-_CLOSE_S = 10.0
-_CLOSED = "The LLM was closed."
 
 T = TypeVar("T")
 
@@ -85,9 +82,7 @@ class LLM:
     def __init__(self, model: str = "tiny-vl", *, _loader: LocalLoader | None = None, **options: Any) -> None:
         settings = engine_settings(model, options)
         keep_freed_memory()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="llm", daemon=True)
-        self._thread.start()
+        self._loop = LoopThread("llm")
         self._ids = itertools.count()
         self._settings = settings
         self._closed = False
@@ -99,7 +94,7 @@ class LLM:
 
                 self._handle = self._wait(LocalHandle.load(_loader or _chosen(), settings, on_progress))
         except BaseException:
-            self._stop_loop()
+            self._loop.close()
             self._closed = True
             raise
         self._pool = OneModel(self._handle)
@@ -215,11 +210,11 @@ class LLM:
                 come.put(error)
                 raise
 
-        producing = asyncio.run_coroutine_threadsafe(produce(), self._loop)
+        producing = self._loop.start(produce())
         try:
             while (event := come.get()) is not None:
                 if isinstance(event, asyncio.CancelledError):
-                    raise SensoriumError(_CLOSED)
+                    raise SensoriumError(CLOSED)
                 if isinstance(event, BaseException):
                     raise event
                 yield event
@@ -247,11 +242,8 @@ class LLM:
         atexit.unregister(self._at_exit)
         try:
             self._handle.close()
-            ending = asyncio.run_coroutine_threadsafe(_end_tasks(), self._loop)
-            if threading.current_thread() is not self._thread:
-                ending.result(_CLOSE_S)
         finally:
-            self._stop_loop()
+            self._loop.close()
 
     def __enter__(self) -> LLM:
         return self
@@ -308,33 +300,11 @@ class LLM:
         except SensoriumError:
             work.close()
             raise
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except CancelledError:
-            raise SensoriumError(_CLOSED) from None
-        except BaseException:
-            future.cancel()
-            raise
+        return self._loop.wait(work)
 
     def _check_open(self) -> None:
         if self._closed:
             raise SensoriumError("This LLM is closed; make another.")
-
-    def _stop_loop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        if threading.current_thread() is not self._thread:
-            self._thread.join(_CLOSE_S)
-            self._loop.close()
-
-
-async def _end_tasks() -> None:
-    """End what is under way in the running loop, so that nobody waits for it for ever."""
-    under_way = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in under_way:
-        task.cancel()
-    if under_way:
-        await asyncio.wait(under_way, timeout=_CLOSE_S / 2)
 
 
 def _chosen() -> LocalLoader:

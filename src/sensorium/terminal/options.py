@@ -36,11 +36,6 @@ Command = Callable[..., Any]
 
 _BESIDE_BYTES = 32 * MIB  # of KV cache: some 16 000 tokens of tiny-audio
 _SECONDS = Seconds()
-_OF_MEDIA = {  # of the server, whatever models it has: what `media_limits` reads
-    *("image_fetch_timeout", "video_fetch_timeout", "audio_fetch_timeout", "max_image_bytes", "max_image_pixels"),
-    *("max_video_bytes", "max_video_frames", "max_frame_pixels", "max_video_seconds", "max_audio_bytes"),
-    *("max_audio_seconds", "allow_private_media", "allowed_local_media_path"),
-}
 _AT_LEAST_1 = click.IntRange(min=1)
 _MEDIA = MediaLimits()
 _DEFAULT = EngineSettings("")
@@ -193,21 +188,6 @@ def run_options(command: Command) -> Command:
 def serve_options(command: Command) -> Command:
     """Add the options that matter only to a server."""
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_SERVE), command)
-
-
-def note_options_of_models(why: str, *, run_only: bool = False) -> None:
-    """Remember that options of `run_options`, and of `serve_options` but for the limits of media, have no effect."""
-    rows = _RUN if run_only else (*_RUN, *_SERVE)
-
-    def command() -> None: ...
-
-    functools.reduce(lambda wrapped, option: option(wrapped), rows, command)
-    names_of = {param.name for param in command.__click_params__}  # type: ignore[attr-defined]
-    context = click.get_current_context()
-    for param in context.command.params:
-        source = context.get_parameter_source(param.name or "")
-        if param.name in names_of - _OF_MEDIA and source is click.core.ParameterSource.COMMANDLINE:
-            note(param.opts[0], why)
 
 
 def engine_settings(model: str, options: dict[str, Any], name: str = "") -> EngineSettings:
