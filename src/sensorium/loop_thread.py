@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for callers that have none."""
+"""The event loop of an LLM, in a thread of its own: its callers have none."""
 
 from __future__ import annotations
 

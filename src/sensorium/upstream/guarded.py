@@ -36,6 +36,7 @@ class Guarded:
         self.pid: int | None = None
         self._guardian: subprocess.Popen[bytes] | None = None
         self._lifeline = -1
+        self._lock = threading.Lock()
         self._closing = False
         self._seen: list[psutil.Process] = []
 
@@ -76,7 +77,8 @@ class Guarded:
     def close(self, timeout_s: float) -> None:
         """End the program and all that it started; wait for at most `timeout_s`. More than once is fine."""
         self._closing = True
-        lifeline, self._lifeline = self._lifeline, -1  # whoever else closes it now must not close a stranger's
+        with self._lock:  # whoever else closes it now must not close a stranger's
+            lifeline, self._lifeline = self._lifeline, -1
         if lifeline >= 0:
             os.close(lifeline)
         if self._guardian is None:
