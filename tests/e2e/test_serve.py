@@ -136,6 +136,8 @@ def test_bad_input_is_told_what_is_wrong_with_it(running: Running, body: Any, st
 
 
 def test_a_client_that_leaves_frees_its_blocks(running: Running) -> None:
+    # The figures are as old as the worker's last beat: each is waited for, the ones before and amid the answer too.
+    running.until("being idle", lambda: running.metric("requests_running") == 0)
     free = running.metric("kv_blocks_free")
     body = {
         "model": MODEL,
@@ -148,8 +150,10 @@ def test_a_client_that_leaves_frees_its_blocks(running: Running) -> None:
         lines = reply.iter_lines()
         for _ in range(8):
             next(lines)
-    running.until("freeing the blocks", lambda: running.metric("kv_blocks_free") == free)
-    assert running.metric("requests_running") == 0
+        running.until("showing the request", lambda: running.metric("requests_running") == 1)
+        assert running.metric("kv_blocks_free") < free
+    running.until("ending the request", lambda: running.metric("requests_running") == 0)
+    assert running.metric("kv_blocks_free") == free
 
 
 def test_a_worker_that_is_killed_ends_its_streams_and_nothing_else(running: Running) -> None:
