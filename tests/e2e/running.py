@@ -48,6 +48,11 @@ class Running:
         children = psutil.Process(self.process.pid).children()
         return next(child for child in children if child.name().startswith("sensorium-worke"))  # 15 characters
 
+    def metrics_now(self) -> None:
+        """Return once the engine's metrics, which come with the worker's beat, show all that has ended before."""
+        beats = self.metric("beats")
+        self.until("two beats", lambda: self.metric("beats") >= beats + 2)
+
     def until(self, what: str, condition: Any, seconds: float = 15.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from tests.checkpoints import make_checkpoint
 from tests.clips import video
 from tests.e2e.running import Running, serve
-from tests.e2e.test_serve import BEAT_S, picture
+from tests.e2e.test_serve import picture
 from tests.e2e.test_video import ask
 
 MODEL = "tiny-history"
@@ -58,7 +57,7 @@ def answer(running: Running, messages: list[dict[str, Any]]) -> str:
 
 
 def counters(running: Running) -> Mapping[str, float]:
-    time.sleep(BEAT_S)
+    running.metrics_now()
     return {name: running.metric(f"media_{name}") for name in ("decoded", "reused", "encoded")}
 
 

@@ -36,7 +36,7 @@ class WorkerHandle:
     Attributes:
         info: what the model tells about itself.
         died: done when the worker has ended, for whatever reason; the result is a sentence.
-        counters: the engine's, from the last heartbeat.
+        counters: the engine's, from the last heartbeat, and how many there were (`beats`).
     """
 
     info: ModelInfo
@@ -215,7 +215,7 @@ class WorkerHandle:
             case frames.Beat(turns, counters):
                 if turns != self._turns:
                     self._turns, self._turned = turns, self._heard
-                self.counters = counters
+                self.counters = {**counters, "beats": self.counters.get("beats", 0.0) + 1.0}
             case frames.Loading(phase, fraction):
                 if self._on_progress is not None:
                     self._on_progress(phase, fraction)
