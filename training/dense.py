@@ -40,12 +40,14 @@ FACTS = {
     **{f"digit {k}": (11, 1.5) for k in range(DIGITS)},
     "before": (6, 1.0),  # how many are named before this one when the picture is described
     "digits after": (DIGITS, 1.0),  # how many digits of the number follow the one here
+    "colours after": (4, 1.0),  # how many more colours are named after this one's when all are listed; 3 or more
 }
 NAMES = list(FACTS)
 SIZES, WEIGHTS = (list(column) for column in zip(*FACTS.values(), strict=True))
-FIRST = 240  # directions of the facts up to the digits
+# Directions of the facts up to the digits, of the next two, and of the last: each came later than the one before.
+CAME = 240, 12, 4
 EMPTY = {"shape": 0, "colour": 0, "centre": 0, **{f"digit {k}": 10 for k in range(DIGITS)}}
-LENGTH = 2.0  # of each direction; a token is the sum of at most 25 of them in a space of 256
+LENGTH = 2.0  # of each direction; a token is the sum of at most 26 of them in a space of 256
 FINE = 8  # label pixels along the side of a cell
 
 
@@ -106,6 +108,7 @@ def _crowd(scene, thing) -> dict[str, int]:
     others = [t for t in scene.things if t is not thing]
     colour, shape = ([getattr(t, what) == getattr(thing, what) for t in others] for what in ("colour", "shape"))
     before = named.index((thing.colour, thing.shape))
+    later = {c for c, _ in named[before:]} - {thing.colour}
     return {
         "same": sum(map(all, zip(colour, shape, strict=True))),
         "same colour": sum(colour),
@@ -113,6 +116,7 @@ def _crowd(scene, thing) -> dict[str, int]:
         "all": len(others),
         "before": before,
         "after": len(named) - 1 - before + bool(scene.number),
+        "colours after": min(3, len(later)),
     }
 
 
@@ -127,7 +131,8 @@ class Code(nn.Module):
         super().__init__()
         # One column after the other, so that a fact added at the end leaves the directions of the others alone.
         random = torch.Generator().manual_seed(seed)
-        start = torch.cat([torch.randn(width, n, generator=random) for n in (FIRST, sum(SIZES) - FIRST)], 1)
+        assert sum(CAME) == sum(SIZES)
+        start = torch.cat([torch.randn(width, n, generator=random) for n in CAME], 1)
         directions, _ = torch.linalg.qr(start)
         self.register_buffer("directions", directions.T.contiguous() * LENGTH)
 

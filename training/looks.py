@@ -44,6 +44,11 @@ def _pattern(lang: str) -> re.Pattern:
     return re.compile(rf"(?:({colour})的?)?({shape})|({colour})")
 
 
+# Everything the answer names is one of a list, which ends where nothing follows.
+_LIST = re.compile(
+    r"^The (?:picture shows|first picture shows|colors? are|color is|number is) "
+    r"|^(?:图中有|图中的数字是|第一张图片中|颜色有|\w+背景上有)"
+)
 _SECOND = re.compile(r", the second one|，第二张")
 _MOVE = re.compile(r"(?:moved from .+|从.+)( to |移到)")
 _PATTERN = {lang: _pattern(lang) for lang in ("en", "zh")}
@@ -55,14 +60,14 @@ def mentions(text: str, lang: str) -> Iterator[tuple[int, int, str | None, str |
         yield *found.span(), _COLOUR[lang].get(found[1] or found[3]), _SHAPE[lang].get(found[2])
 
 
-def _fill(text: str, found: list[tuple]) -> list[tuple]:
-    """What stands between two names looks ahead to the next one, and after the last one back to it."""
+def _fill(text: str, found: list[tuple], last=None) -> list[tuple]:
+    """What stands between two names looks ahead to the next one, and after the last one back to it, or to `last`."""
     if not found:
         return []
     found = sorted(found)
     ends = [0, *(end for _, end, _ in found)]
     ahead = [(before, start, group) for before, (start, _, group) in zip(ends, found, strict=False)]
-    return [*found, *ahead, (ends[-1], len(text), found[-1][2])]
+    return [*found, *ahead, (ends[-1], len(text), last or found[-1][2])]
 
 
 def asked(text: str, lang: str, names) -> list[tuple[int, int, list[int]]]:
@@ -117,4 +122,6 @@ def looks(text: str, lang: str, views) -> list[tuple[int, int, tuple[list[int], 
     groups = [group for _, _, group in found]
     # The first has nothing before it; what is compared with it comes next.
     partners = [*groups[1:2], *groups[:-1]] if len(groups) > 1 else [[]]
-    return _fill(text, [(a, b, (group, other)) for (a, b, group), other in zip(found, partners, strict=False)])
+    # The named one tells how many follow, so behind the last of a list it is the one to look at that says: none.
+    last = (groups[-1], groups[-1]) if groups and _LIST.search(text) else None
+    return _fill(text, [(a, b, (group, other)) for (a, b, group), other in zip(found, partners, strict=False)], last)

@@ -52,6 +52,10 @@ PATTERNS = {
         "Please (caption|describe|summarise) (it|this|that|what is shown|what can be seen).",
         "I (need|want|would like|am looking for) a (short |brief |) (description|caption) (of|for) (this|the) {p}.",
         f"Talk me through {THIS} {{p}}.",
+        f"{ASK}(describe|outline|summarise|put in words) (shortly |briefly |to me |) what {THIS} {{p}} {SHOWS}?",
+        f"{ASK}(describe|outline|portray) (to me |) (what you {LOOK}|what can be seen|what there is) in {THIS} {{p}}?",
+        f"(Describe|Outline|Put in words|Say in a few words) what (is shown|can be seen|there is|is) in {THIS} {{p}}.",
+        f"(Express|Say|Put) {THIS} {{p}} in (your own |a few |) words.",
     ],
     "colours": [
         f"(What|Which) colo(u|)rs (do|can|did) you {LOOK} (here|there|in {THIS} {{p}}|on the shapes)?",
@@ -215,6 +219,9 @@ PATTERNS = {
         "(Identical|Equal|Alike|The same|Different) or not?",
         "(Is there|Do you see) any difference at all? Yes or no.",
         "(Check|Decide) (whether|if) (both|the two|these) {p}s are (equal|identical|the same).",
+        "(Do|Did) (the|both|my|the two|the following|all) {p}s (match|agree|coincide|correspond|equal each other)?",
+        "(Do|Does) (they|the second {p} and the first|{p} one and {p} two|both) (match|coincide|agree|look alike)?",
+        "(Are these|Is this) a (match|pair of equal {p}s|matching pair)?",
         "(Did|Have) I (send|sent|upload|uploaded) (you |) (one and the same|identical|two identical|two equal) {p}s?",
     ],
     "what_first": [

@@ -10,7 +10,7 @@ from .scenes import invent
 
 PICTURES = 48  # per step
 EASY_STEPS = 200  # at first mostly pictures with few things
-KINDS = {"shapes": 4, "count": 4, "number": 5, "mixed": 2}
+KINDS = {"shapes": 4, "count": 4, "number": 6, "mixed": 2}
 
 
 def batch(builder, seed: int, step: int, pictures: int = PICTURES):

@@ -297,7 +297,7 @@ class Builder:
 
         def draw_qa(lang=None):
             lang = lang or rng.choice(["en", "zh"])
-            task = rng.choices(["difference", "same", "what_first", "what_second"], [3.4, 0.6, 1.0, 1.0])[0]
+            task = rng.choices(["difference", "same", "what_first", "what_second"], [3.6, 1.0, 0.8, 0.8])[0]
             views = {"what_first": slice(-2, -1), "what_second": slice(-1, None)}.get(task, slice(-2, None))
             return *pairs.ask_pair(rng, a, b, sentences, how, task, lang), views
 
@@ -367,7 +367,7 @@ class Builder:
         seq = Sequence()
         self.start(rng, seq)
         for i, wh in enumerate(sizes):
-            kind = rng.choice(["shapes", "shapes", "count", "number"])
+            kind = rng.choice(["shapes", "shapes", "count", "number", "number"])
             scene = invent(rng, *wh, kind, ease=ease)
             if i:
                 self.next_turn(seq)
@@ -434,9 +434,9 @@ MIX = {
     "count": 14,
     "number": 17,
     "mixed": 6,
-    "turns": 7,
-    "pair": 28,
-    "film": 18,
+    "turns": 9,
+    "pair": 36,
+    "film": 14,
     "album": 7,
     "talk": 3.5,
     "empty": 0.5,
@@ -471,7 +471,9 @@ def one(builder: Builder, rng, kind: str, sizes, ease: float) -> Sequence:
     if kind == "album":
         return builder.album(rng, [wh, *(next(sizes) for _ in range(rng.choice([1, 1, 2])))], ease)
     if kind == "turns":
-        return builder.single(rng, wh, rng.choice(["shapes", "shapes", "count", "mixed", "number"]), 0, ease, True)
+        return builder.single(
+            rng, wh, rng.choice(["shapes", "shapes", "count", "mixed", "number", "number"]), 0, ease, True
+        )
     return builder.single(rng, wh, kind, LENGTH - 60, ease, False)
 
 
