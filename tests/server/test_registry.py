@@ -103,11 +103,20 @@ def test_load_and_unload(server: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "query"), [({"preload": True}, ""), ({}, "?wait=1"), ({"preload": True}, "?wait=true")]
+    ("fields", "query"), [({"preload": True}, ""), ({}, "?wait=true"), ({"preload": True}, "?wait=true")]
 )
 def test_registering_may_wait_until_it_is_loaded(server: Served, fields: dict[str, Any], query: str) -> None:
     server.pool.load_s = 0.1
     assert register(server, fields, query).json()["routing"]["state"] == "ready"
+
+
+def test_waiting_for_a_load_ends_with_the_clients_patience(server: Served) -> None:
+    server.pool.load_s = 10.0
+    assert register(server, query="?wait=0.1").json()["routing"]["state"] == "loading"
+    begun = time.monotonic()
+    answer = httpx.post(server.url + "/v1/models/eyes/load?wait=0.1")
+    assert (answer.status_code, answer.json()["message"]) == (202, "Model eyes is being loaded")
+    assert time.monotonic() - begun < 5
 
 
 def test_registering_does_not_wait_otherwise(server: Served) -> None:
@@ -118,7 +127,7 @@ def test_registering_does_not_wait_otherwise(server: Served) -> None:
 
 def test_what_does_not_load_is_registered_all_the_same_and_says_why(server: Served) -> None:
     server.pool.unavailable = "eyes"
-    answer = register(server, query="?wait=1")
+    answer = register(server, query="?wait=true")
     assert (answer.status_code, answer.json()["status"], answer.headers["retry-after"]) == (503, "error", "7")
     assert answer.json()["message"] == "Model eyes is registered. Failed to start instance: It does not fit."
     whole = httpx.get(server.url + "/v1/models/eyes").json()

@@ -29,6 +29,7 @@ from sensorium.settings import GIB, MIB
 Handler = Callable[[Request], Awaitable[Response]]
 
 _MOST_BYTES = 4 * MIB  # a chat template may be among it
+_MOMENT_S = 0.05
 _running: set[asyncio.Task[Any]] = set()
 
 
@@ -48,10 +49,10 @@ def changing(handler: Handler) -> Handler:
 
 @changing
 async def register(request: Request) -> Response:
-    """Register a model under an alias; it is loaded when it is asked for, or now (`preload`, or `?wait=1`).
+    """Register a model under an alias; it is loaded when it is asked for, or now (`preload`, or `?wait=true`).
 
-    Answers when the registration is kept and what can be checked is checked; with `preload` or `?wait=1`, when the
-    model is loaded. Registering the same again changes nothing (`exists`).
+    Answers when the registration is kept and what can be checked is checked; with `preload` or `?wait=true`, when the
+    model is loaded; with `?wait=20` after 20 seconds at the latest. Registering the same again changes nothing.
     """
     gateway = gateway_of(request)
     body = parse_body(RegisterBody, await read_body(request, min(_MOST_BYTES, gateway.settings.max_body_bytes)))
@@ -65,11 +66,11 @@ async def register(request: Request) -> Response:
         )
     record_of(request.scope).model = spec.alias
     asked = "wait" in request.query_params or "prefer" in request.headers
-    wait = wait_s(request) != 0  # before anything is changed: it may be refused
+    seconds = wait_s(request)  # before anything is changed: it may be refused
     new, spec = await gateway.registrar.register(spec, replace=bool(body.replace))
-    if wait if asked else spec.preload:
+    if seconds != 0 if asked else spec.preload:
         try:
-            await _to_its_end(gateway.pool.load(spec.alias))
+            await _within(seconds, _kept(gateway.pool.load(spec.alias)))
         except SensoriumError as error:
             error.message = f"Model {spec.alias} is registered. Failed to start instance: {error.message}"
             raise
@@ -96,7 +97,7 @@ async def remove(request: Request) -> Response:
 
 @changing
 async def load(request: Request) -> Response:
-    """Load a model now; answers when it is ready, or with `?wait=0` at once (202)."""
+    """Load a model now; answers when it is ready; with `?wait=20` after 20 seconds at the latest (202)."""
     return await _change(request, gateway_of(request).pool.load, "loaded")
 
 
@@ -107,12 +108,10 @@ async def unload(request: Request) -> Response:
 
 
 async def _change(request: Request, change: Callable[[str], Coroutine[Any, Any, None]], done: str) -> Response:
-    """Make a change to the end, and tell that it is `done`, or with `?wait=0` that it is being."""
-    gateway, name, wait = gateway_of(request), _named(request), wait_s(request) != 0
-    task = _kept(change(name))
-    if not wait and not await _soon(task):
+    """Make a change to the end, and tell that it is `done`, or that it is being if the client's patience ends first."""
+    gateway, name, seconds = gateway_of(request), _named(request), wait_s(request)
+    if not await _within(seconds, _kept(change(name))):
         return _told(gateway, name, f"is being {done}", 202)
-    await asyncio.shield(task)
     return _told(gateway, name, f"is {done}")
 
 
@@ -154,11 +153,9 @@ def _done(task: asyncio.Task[None]) -> None:
         task.exception()  # the model's status has it, if nobody waits any more
 
 
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    await asyncio.shield(_kept(work))
-
-
-async def _soon(task: asyncio.Task[None]) -> bool:
-    """Whether it is done after one moment, so that what is refused at once is told."""
-    await asyncio.wait([task], timeout=0.05)
-    return task.done()
+async def _within(seconds: float | None, task: asyncio.Task[None]) -> bool:
+    """Whether it is done after so long, and after one moment at least, so that what is refused at once is told."""
+    done, _ = await asyncio.wait([task], timeout=seconds if seconds is None else max(seconds, _MOMENT_S))
+    for task in done:
+        task.result()
+    return bool(done)
