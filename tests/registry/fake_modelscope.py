@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +21,7 @@ class FakeModelScope(ThreadingHTTPServer):
         elsewhere: where the files themselves are; None: here.
         breaks_after: bytes of a larger file after which the connection is closed, once.
         ranges: the Range header of each request for a file.
+        slowly: seconds before each file.
     """
 
     daemon_threads = True
@@ -31,6 +33,7 @@ class FakeModelScope(ThreadingHTTPServer):
         self.asked: list[str] = []
         self.tokens: list[str] = []
         self.ranges: list[str] = []
+        self.slowly = 0.0
         self.refuse: int | None = None
         self.body: bytes | None = None
         self.claimed: dict[str, dict[str, object]] = {}
@@ -75,6 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
         hub, data = self.server, self.server.files[name]
         wanted = self.headers.get("Range", "")
         hub.ranges.append(wanted)
+        time.sleep(hub.slowly)
         start = int(wanted.removeprefix("bytes=").partition("-")[0] or 0) if wanted else 0
         if wanted and start >= len(data):
             return self._answer(416, b"")

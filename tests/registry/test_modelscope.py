@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,15 @@ def test_a_broken_connection_goes_on_where_it_broke(hub: FakeModelScope) -> None
     hub.breaks_after = 10_000
     assert (load() / "model.safetensors").read_bytes() == FILES["model.safetensors"]
     assert hub.ranges == ["", "", "bytes=10000-"]
+
+
+def test_one_model_asked_for_many_times_at_once_is_downloaded_once(hub: FakeModelScope) -> None:
+    hub.slowly = 0.05
+    with ThreadPoolExecutor(4) as threads:
+        folders = list(threads.map(lambda _: load(), range(4)))
+    assert len(set(folders)) == 1
+    assert all((folders[0] / name).read_bytes() == FILES[name] for name in WANTED)
+    assert len(hub.ranges) == len(WANTED)
 
 
 def test_the_token_is_shown_to_modelscope_only(hub: FakeModelScope, monkeypatch: pytest.MonkeyPatch) -> None:

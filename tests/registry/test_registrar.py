@@ -117,6 +117,18 @@ async def test_adapters_and_their_bases(tmp_path: Path) -> None:
         await registrar.remove("base")
 
 
+async def test_a_base_that_another_gateway_has_just_removed(location: str, tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    async with gateway(location) as (registrar, pool):
+        await registrar.register(spec("base"))
+        Catalog(location).remove("base")
+        with pytest.raises(ModelNotFound, match="'base' has just been removed"):
+            await registrar.register(spec("tuned", lora_of="base", model=str(tmp_path / "adapter")))
+        assert "tuned" not in pool.specs
+    assert not Catalog(location).snapshot().kept
+
+
 async def test_what_could_never_be_loaded_is_not_kept(location: str) -> None:
     async with gateway(location) as (registrar, pool):
         with pytest.raises(InvalidRequest, match="`model_path`: There is no folder '/nowhere'"):

@@ -58,12 +58,15 @@ class Catalog:
         with refusing(self._url), reading(self._engine) as connection:
             return Snapshot(_revision(connection), _all(connection))
 
-    def put(self, spec: ModelSpec, source: str = "", replace: bool = False) -> Put:
+    def put(self, spec: ModelSpec, source: str = "", replace: bool = False, over: str | None = None) -> Put:
         """Keep a model.
+
+        Args:
+            over: its base, where that is kept here too: it must still be.
 
         Raises:
             AlreadyRegistered: another spec has this alias, and not `replace`.
-            ModelNotFound: the model that it is an adapter of is in nobody's registry.
+            ModelNotFound: `over` has been removed.
         """
         with refusing(self._url), writing(self._engine) as connection:
             revision = _next(connection)  # first: it makes others who write wait
@@ -73,6 +76,11 @@ class Catalog:
                 if not same(old.spec, spec):
                     raise already(old.spec, spec)
                 return Put(False, old, revision - 1)
+            if (
+                over is not None
+                and not connection.execute(sql.select(models.c.alias).where(models.c.alias == over)).all()
+            ):
+                raise ModelNotFound(f"`lora_of`: {over[:200]!r} has just been removed.", param="lora_of")
             kept = Kept(spec, source)
             _write(connection, kept, revision)
         return Put(True, kept, revision)

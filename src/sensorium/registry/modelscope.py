@@ -34,6 +34,7 @@ def download(repo_id: str, revision: str | None, on_progress: Progress) -> Path:
         ConfigurationError: no such model or revision, no access, no network, or no space.
     """
     import httpx
+    from filelock import FileLock
 
     cache = settings.home() / "hub"
     revision = revision or "master"
@@ -52,13 +53,15 @@ def download(repo_id: str, revision: str | None, on_progress: Progress) -> Path:
             files = _list(client, repo_id, revision, endpoint)
             total = sum(file["Size"] for file in files)
             folder.mkdir(parents=True, exist_ok=True)
-            check_space(repo_id, cache, total - bytes_in(folder))
-            on_progress("download", 0.0)
-            done = 0
-            for file in files:
-                _fetch(client, repo_id, revision, file, folder, _Share(on_progress, done, total))
-                done += file["Size"]
-        (folder / _COMPLETE).touch()
+            # Another alias of the model, or another server, may be downloading it: then it is all there afterwards.
+            with FileLock(folder.with_name(folder.name + ".lock")):
+                check_space(repo_id, cache, total - bytes_in(folder))
+                on_progress("download", 0.0)
+                done = 0
+                for file in files:
+                    _fetch(client, repo_id, revision, file, folder, _Share(on_progress, done, total))
+                    done += file["Size"]
+                (folder / _COMPLETE).touch()
     except httpx.HTTPStatusError as error:
         raise _refused(repo_id, revision, endpoint, error.response.status_code) from None
     except (httpx.HTTPError, OSError) as error:

@@ -150,7 +150,7 @@ class Registrar:
 
     async def _put(self, spec: ModelSpec, replace: bool) -> tuple[bool, Kept, int]:
         if self._store is not None:
-            return await self._store.put(spec, "", replace)
+            return await self._store.put(spec, "", replace, spec.lora_of if spec.lora_of in self._kept else None)
         old = self._kept.get(spec.alias)
         if old is not None and same(old.spec, spec):
             return False, old, 0

@@ -52,9 +52,9 @@ class Store:
         """Return everything that is kept."""
         return await self._run(lambda catalog: catalog.snapshot())
 
-    async def put(self, spec: ModelSpec, source: str, replace: bool) -> Put:
+    async def put(self, spec: ModelSpec, source: str, replace: bool, over: str | None = None) -> Put:
         """Keep a model; see `Catalog.put`."""
-        return await self._run(lambda catalog: catalog.put(spec, source, replace))
+        return await self._run(lambda catalog: catalog.put(spec, source, replace, over))
 
     async def remove(self, alias: str) -> int:
         """Forget a model; see `Catalog.remove`."""
