@@ -8,6 +8,7 @@ import queue
 import secrets
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -61,6 +62,20 @@ class Job:
     num_to_start: int = 0
 
 
+@dataclass(frozen=True)
+class Call:
+    """Something to do with the engine between two steps."""
+
+    work: Callable[[], None]
+    done: Future[None]
+
+    def __call__(self) -> None:
+        try:
+            self.done.set_result(self.work())
+        except BaseException as error:
+            self.done.set_exception(error)
+
+
 class EngineLoop:
     """Drives an engine from a thread of its own.
 
@@ -103,7 +118,7 @@ class EngineLoop:
         self._on_begun, self._prepare_again, self._on_dead = on_begun, prepare_again, on_dead
         self._on_start = on_start
         self._end_texts = end_texts
-        self._inbox: queue.SimpleQueue[Job | str | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Job | str | Call | None] = queue.SimpleQueue()
         self._jobs: dict[str, Job] = {}
         self._owner: dict[Sequence, tuple[Job, Choice]] = {}
         self._failed_steps = 0
@@ -120,6 +135,12 @@ class EngineLoop:
     def abort(self, request_id: str) -> None:
         """Drop a request before the next step; thread-safe."""
         self._inbox.put(request_id)
+
+    def call(self, work: Callable[[], None]) -> None:
+        """Do something with the engine in its own thread, behind all that was submitted or aborted before; blocks."""
+        call = Call(work, Future())
+        self._inbox.put(call)
+        call.done.result()
 
     def close(self) -> None:
         """End the thread; what runs is dropped."""
@@ -167,6 +188,8 @@ class EngineLoop:
                 return False
             if isinstance(item, str):
                 self._abort(item)
+            elif isinstance(item, Call):
+                item()
             else:
                 self._begin(item)
 

@@ -156,7 +156,7 @@ class NativeModel(LoadedModel):
 
     def sleep(self) -> None:
         """Move the weights off the accelerator and forget the caches."""
-        self._engine.sleep()
+        self._loop.call(self._engine.sleep)
 
     def wake(self) -> None:
         """Undo `sleep`.
@@ -165,7 +165,7 @@ class NativeModel(LoadedModel):
             ModelUnavailable: the accelerator has no room for them now.
         """
         try:
-            self._engine.wake()
+            self._loop.call(self._engine.wake)
         except torch.OutOfMemoryError:
             raise ModelUnavailable(f"The accelerator has no room for the model {self.info.name!r} now.") from None
 
