@@ -40,9 +40,13 @@ def read_decoder(
     attention_bias: bool,
     qk_norm: bool = False,
     rope_theta: float = 10000.0,
+    mrope_section: tuple[int, ...] = (),
+    mrope_interleaved: bool = False,
     num_deepstack_layers: int = 0,
 ) -> DecoderConfig:
     """Read the decoder's shape; the keyword arguments are what a family knows and the file may not say.
+
+    Without `mrope_section` positions have one axis, whatever the file says.
 
     Raises:
         ConfigurationError: a key is missing, or the file asks for something the decoder does not do.
@@ -63,7 +67,7 @@ def read_decoder(
         max_positions = min(max_positions, original)
     heads = text["num_attention_heads"]
     head_dim = text.get("head_dim") or text["hidden_size"] // heads
-    section = tuple(rope.get("mrope_section") or ())
+    section = tuple(rope.get("mrope_section") or mrope_section) if mrope_section else ()
     if section and (len(section) != 3 or sum(section) != head_dim // 2):
         raise ConfigurationError(
             f"mrope_section is {list(section)} in config.json; it must be three sizes that sum to head_dim / 2, "
@@ -82,7 +86,7 @@ def read_decoder(
         max_position_embeddings=max_positions,
         rope_scaling={} if plain else rope | {"rope_type": kind},
         mrope_section=section,
-        mrope_interleaved=bool(rope.get("mrope_interleaved", False)),
+        mrope_interleaved=mrope_interleaved,
         attention_bias=attention_bias,
         qk_norm=qk_norm,
         tie_word_embeddings=_tied(config, text),
@@ -92,8 +96,10 @@ def read_decoder(
 
 def _tied(config: Config, text: Config) -> bool:
     """The top key counts where there is one, as in transformers 5; some families may have it in text_config only."""
-    outer = bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
-    either = str(config.get("model_type", "")).startswith(("qwen2", "llava"))
+    kind = str(config.get("model_type", ""))
+    unsaid = kind == "internvl"  # the one config class here whose default is true
+    outer = bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", unsaid)))
+    either = kind.startswith(("qwen2", "llava"))
     return outer or (either and bool(text.get("tie_word_embeddings", False)))
 
 

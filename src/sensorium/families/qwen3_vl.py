@@ -15,13 +15,25 @@ from sensorium.model.encoders.vit import Vit
 from sensorium.model.encoders.vit_config import VitConfig, read_vit
 
 
+# What transformers' config class takes where the file is silent: some of its versions left out what equals it.
+_VISION = {
+    "depth": 27,
+    "hidden_size": 1152,
+    "hidden_act": "gelu_pytorch_tanh",
+    "intermediate_size": 4304,
+    "num_heads": 16,
+    "out_hidden_size": 3584,
+    "patch_size": 16,
+}
+
+
 def vision(config: Config) -> VitConfig:
     """The tower's shape."""
-    part = vision_part(config)
+    part = _VISION | dict(vision_part(config))
     return read_vit(
         part,
         patch_bias=True,
-        hidden_act=part.get("hidden_act", "gelu_pytorch_tanh"),
+        hidden_act=part["hidden_act"],
         mlp_names=("linear_fc1", "linear_fc2"),
         merger_names=("norm", "linear_fc1", "linear_fc2"),
         num_positions=int(part.get("num_position_embeddings", 2304)),
@@ -35,6 +47,8 @@ def _decoder(config: Config) -> DecoderConfig:
         attention_bias=bool(text_part(config).get("attention_bias", False)),
         qk_norm=True,
         rope_theta=500000.0,
+        mrope_section=(24, 20, 20),
+        mrope_interleaved=True,
         num_deepstack_layers=len(vision(config).deepstack_layers),
     )
 

@@ -50,16 +50,20 @@ class Decoder:
         self.config = config
         take = Taker(weights, "decoder")
         hidden, vocab = config.hidden_size, config.vocab_size
-        self.embed = take("embed_tokens.weight", vocab, hidden)
+        # Of tied tensors a file may have only one, by either name.
+        only_head = config.tie_word_embeddings and "embed_tokens.weight" not in take
+        self.embed = take("lm_head.weight" if only_head else "embed_tokens.weight", vocab, hidden)
         self.dtype, self.device = self.embed.dtype, self.embed.device
         self.rope = Rope(config, self.device, self.dtype)
         self.layers = [_Layer(config, take, f"layers.{index}.") for index in range(config.num_hidden_layers)]
         self.norm = take("norm.weight", hidden)
-        if config.tie_word_embeddings:
-            take.optional("lm_head.weight")  # some files repeat the tied tensor
-            self.head = Linear(self.embed)
+        tied = config.tie_word_embeddings
+        if tied and "lm_head.weight" in take:
+            # Some files repeat the tied tensor. Where it is another one, the weights are right and config.json is not.
+            head = take("lm_head.weight", vocab, hidden)
+            self.head = Linear(self.embed if torch.equal(head, self.embed) else head)
         else:
-            self.head = Linear(take("lm_head.weight", vocab, hidden))
+            self.head = Linear(self.embed if tied else take("lm_head.weight", vocab, hidden))
         take.check_empty()
         self.sites = take.sites
         self.sites.place(self.head, {"lm_head": vocab})
