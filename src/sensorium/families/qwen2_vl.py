@@ -15,7 +15,6 @@ from sensorium.families.qwen_video import VIDEO
 from sensorium.model.encoders.vit import Vit
 from sensorium.model.encoders.vit_config import VitConfig, read_vit
 
-
 # What transformers' config class takes where the file is silent: some of its versions left out what equals it.
 _VISION = {
     "depth": 32,

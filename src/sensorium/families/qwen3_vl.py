@@ -14,7 +14,6 @@ from sensorium.model.config import DecoderConfig
 from sensorium.model.encoders.vit import Vit
 from sensorium.model.encoders.vit_config import VitConfig, read_vit
 
-
 # What transformers' config class takes where the file is silent: some of its versions left out what equals it.
 _VISION = {
     "depth": 27,
