@@ -17,7 +17,17 @@ import torch
 
 from sensorium.errors import ConfigurationError
 from sensorium.families.family import Config, EncoderInput, Layout
-from sensorium.families.pixels import CLIP_MEAN, CLIP_STD, normalise, read_mode, resize, resize_by_pillow
+from sensorium.families.pixels import (
+    CLIP_MEAN,
+    CLIP_STD,
+    normalise,
+    read_mode,
+    read_rescale,
+    read_statistic,
+    resize,
+    resize_by_pillow,
+)
+from sensorium.model.config import check_numbers
 
 _MAX_ASPECT_RATIO = 200
 _MAX_PADDED_SIDE = 4096  # a wider picture is shrunk before it is padded to a square: 8192 x 100 would become 200 MB
@@ -38,6 +48,9 @@ class ClipImageProcessor:
     mode: str
     slot: int | None = None  # the token that stands in every slot; None: the placeholder
     by_pillow: bool = False  # resized as Pillow does, not as torch does
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "preprocessor_config.json")
 
     @classmethod
     def read(
@@ -76,9 +89,9 @@ class ClipImageProcessor:
             cost=cost,
             pad=pad,
             whole=whole,
-            mean=tuple(settings.get("image_mean") or CLIP_MEAN),
-            std=tuple(settings.get("image_std") or CLIP_STD),
-            rescale=float(settings.get("rescale_factor") or 1 / 255),
+            mean=read_statistic(settings, "image_mean", CLIP_MEAN),
+            std=read_statistic(settings, "image_std", CLIP_STD),
+            rescale=read_rescale(settings),
             mode=read_mode(settings),
             slot=slot,
             by_pillow=by_pillow,

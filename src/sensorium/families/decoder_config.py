@@ -10,6 +10,7 @@ from typing import Any
 
 from sensorium.errors import ConfigurationError
 from sensorium.families.family import Config
+from sensorium.families.reading import number
 from sensorium.model.config import DecoderConfig
 
 _REQUIRED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
@@ -52,18 +53,18 @@ def read_decoder(
         ConfigurationError: a key is missing, or the file asks for something the decoder does not do.
     """
     text = text_part(config)
-    missing = [key for key in _REQUIRED if not isinstance(text.get(key), int)]
+    missing = [key for key in _REQUIRED if not isinstance(text.get(key), int) or text[key] < 1]
     if missing:
-        raise ConfigurationError(f"config.json lacks {', '.join(missing)} for the decoder.")
+        raise ConfigurationError(f"config.json lacks {', '.join(missing)} for the decoder, each a number above 0.")
     _refuse(config, text)
-    rope = dict(text.get("rope_parameters") or text.get("rope_scaling") or {})
+    rope = _rope(text)
     kind = rope.get("rope_type") or rope.get("type") or "default"
     plain = kind in _ROPE_IS_PLAIN
     max_positions = _max_positions(text)
     if kind == "longrope":
         # Beyond the original length other factors count, which a paged cache cannot change midway.
-        original = int(rope.setdefault("original_max_position_embeddings", max_positions))
-        rope.setdefault("factor", max_positions / original)
+        original = int(number(rope, "original_max_position_embeddings", max_positions, "rope_scaling in config.json"))
+        rope = {"factor": max_positions / original} | rope | {"original_max_position_embeddings": original}
         max_positions = min(max_positions, original)
     heads = text["num_attention_heads"]
     head_dim = text.get("head_dim") or text["hidden_size"] // heads
@@ -81,8 +82,8 @@ def read_decoder(
         num_attention_heads=heads,
         num_key_value_heads=text.get("num_key_value_heads") or heads,
         head_dim=head_dim,
-        rms_norm_eps=float(text.get("rms_norm_eps", 1e-6)),
-        rope_theta=float(rope.get("rope_theta") or text.get("rope_theta") or rope_theta),
+        rms_norm_eps=number(text, "rms_norm_eps", 1e-6),
+        rope_theta=number(rope, "rope_theta", number(text, "rope_theta", rope_theta)),
         max_position_embeddings=max_positions,
         rope_scaling={} if plain else rope | {"rope_type": kind},
         mrope_section=section,
@@ -92,6 +93,18 @@ def read_decoder(
         tie_word_embeddings=_tied(config, text),
         num_deepstack_layers=num_deepstack_layers,
     )
+
+
+def _rope(text: Config) -> dict[str, Any]:
+    """Rotary settings in either form; settings of no value are as if they were not there.
+
+    Raises:
+        ConfigurationError: they are no object.
+    """
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise ConfigurationError(f"config.json has rope_scaling or rope_parameters {rope!r}; it must be an object.")
+    return {key: value for key, value in rope.items() if value is not None}
 
 
 def _tied(config: Config, text: Config) -> bool:
@@ -107,18 +120,21 @@ def _max_positions(text: Config) -> int:
     """A sliding window changes nothing in contexts no longer than itself, so it becomes the longest context."""
     limit = int(text.get("max_position_embeddings") or 2048)
     window = text.get("sliding_window")
-    if isinstance(window, int) and text.get("use_sliding_window", True):
+    # Qwen's classes have windows only where the file asks for them, Mistral's wherever there is a size.
+    silent = not str(text.get("model_type", "")).startswith("qwen")
+    if isinstance(window, int) and text.get("use_sliding_window", silent):
         return min(limit, window)
     return limit
 
 
 def _refuse(config: Config, text: Config) -> None:
     """Name what would be computed wrongly."""
+    rotated = {**text, **_rope(text)}.get("partial_rotary_factor", 1.0)
     wrong: dict[str, Any] = {
         "quantization_config": config.get("quantization_config") or text.get("quantization_config"),
         "hidden_act": None if text.get("hidden_act", "silu") == "silu" else text["hidden_act"],
         "mlp_bias": text.get("mlp_bias") or None,
-        "partial_rotary_factor": None if text.get("partial_rotary_factor", 1.0) == 1.0 else "other than 1",
+        "partial_rotary_factor": None if rotated == 1.0 else "other than 1",
     }
     for key, value in wrong.items():
         if value:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sensorium.families.layout import Grid, Layout, MediaSpan
+from sensorium.families.reading import typed
 from sensorium.media.sampling import Sampling
 from sensorium.model.config import DecoderConfig
 
@@ -177,6 +178,11 @@ class Media:
     spellings: tuple[str, ...] = ()
     number: Callable[[Checkpoint], Callable[[Layout, int], Layout]] | None = None
 
+    def __post_init__(self) -> None:
+        files = "config.json or preprocessor_config.json"
+        object.__setattr__(self, "processor", typed(self.processor, files))
+        object.__setattr__(self, "placeholder", typed(self.placeholder, files))
+
 
 class Tower(NamedTuple):
     """An encoder whose weights lie in a checkpoint of their own, with a config.json and a preprocessor_config.json.
@@ -251,6 +257,11 @@ class Family:
     cut_at: tuple[str, ...] = ()
     tower: Callable[[Config], Tower] | None = None
     chat_formats: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "decoder", typed(self.decoder, "config.json"))
+        makers = {name: typed(make, "config.json") for name, make in self.encoders.items()}
+        object.__setattr__(self, "encoders", makers)
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from sensorium.families.decoder_config import vision_part
 from sensorium.families.family import Config, Encoder, Family, Media
 from sensorium.families.inner_text import read_inner_text
 from sensorium.families.names import rename_text_part, replaced
-from sensorium.families.pixels import CLIP_MEAN, CLIP_STD, read_mode
+from sensorium.families.pixels import CLIP_MEAN, CLIP_STD, read_mode, read_rescale, read_statistic
 from sensorium.families.tile_image import TileImageProcessor
 from sensorium.families.tile_video import tile_video
 from sensorium.model.encoders.tile_vit import TileVit, TileVitConfig
@@ -94,9 +94,9 @@ def _processor(checkpoint: Checkpoint) -> TileImageProcessor:
         token_ids=(checkpoint.token_id("<img>"), _slot(checkpoint), checkpoint.token_id("</img>")),
         min_tiles=int(settings.get("min_patches", 1)),
         max_tiles=int(settings.get("max_patches", 12)),
-        mean=tuple(settings.get("image_mean") or CLIP_MEAN),
-        std=tuple(settings.get("image_std") or CLIP_STD),
-        rescale=float(settings.get("rescale_factor") or 1 / 255),
+        mean=read_statistic(settings, "image_mean", CLIP_MEAN),
+        std=read_statistic(settings, "image_std", CLIP_STD),
+        rescale=read_rescale(settings),
         mode=read_mode(settings),
     )
 

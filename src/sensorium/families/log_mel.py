@@ -13,6 +13,8 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from sensorium.model.config import check_numbers
+
 _TOP_HERTZ = 8000.0  # of the highest band, whatever the rate
 _FLOOR = 1e-10  # power below which all is silence
 _RANGE = 8.0  # powers of ten that are kept below the clip's loudest value
@@ -35,6 +37,9 @@ class LogMel:
     fft_size: int
     hop: int
     max_samples: int
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "preprocessor_config.json")
 
     @property
     def max_frames(self) -> int:

@@ -22,6 +22,8 @@ from sensorium.families.checkpoint import Checkpoint
 from sensorium.families.family import EncoderInput, Layout, Media
 from sensorium.families.minicpm_slices import Size, Slices, choose_slices, fit, slice_size
 from sensorium.families.minicpm_wording import IMAGE, IMAGE_SPELLING, Wording, numbering
+from sensorium.families.pixels import read_statistic
+from sensorium.model.config import check_numbers
 
 Picture = npt.NDArray[np.uint8]
 _UNLIMITED = 1 << 30
@@ -46,6 +48,9 @@ class MinicpmImageProcessor:
     std: tuple[float, ...]
     fitting: int = _UNLIMITED
 
+    def __post_init__(self) -> None:
+        check_numbers(self, "preprocessor_config.json")
+
     @classmethod
     def read(cls, checkpoint: Checkpoint, *, one_slice_tag: bool) -> MinicpmImageProcessor:
         """Read preprocessor_config.json; what it leaves out is the authors' class's default.
@@ -61,8 +66,8 @@ class MinicpmImageProcessor:
             max_slices=int(settings.get("max_slice_nums", 9)),
             resolution=int(settings.get("scale_resolution", 448)),
             patch_size=int(settings.get("patch_size", 14)),
-            mean=tuple(settings.get("norm_mean", (0.5, 0.5, 0.5))),
-            std=tuple(settings.get("norm_std", (0.5, 0.5, 0.5))),
+            mean=read_statistic(settings, "norm_mean", (0.5, 0.5, 0.5)),
+            std=read_statistic(settings, "norm_std", (0.5, 0.5, 0.5)),
         )
 
     def slices(self, height: int, width: int, options: Mapping[str, Any]) -> Slices | None:

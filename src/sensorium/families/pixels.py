@@ -18,6 +18,7 @@ from PIL import Image
 
 from sensorium.errors import ConfigurationError
 from sensorium.families.family import Config
+from sensorium.families.reading import number
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -34,9 +35,33 @@ def read_mode(settings: Config) -> str:
         if settings.get(key, True) is not True:
             raise ConfigurationError(f"preprocessor_config.json has {key} false, which is not supported.")
     resample = settings.get("resample", 3)
-    if resample not in _MODES:
+    if not isinstance(resample, int) or resample not in _MODES:
         raise ConfigurationError(f"preprocessor_config.json has resample {resample}; supported: 0, 2, 3.")
     return _MODES[resample]
+
+
+def read_statistic(settings: Config, key: str, default: Sequence[float]) -> tuple[float, ...]:
+    """Return the mean or the standard deviation of each channel; a file may give one for all.
+
+    Raises:
+        ConfigurationError: it is neither one number nor three, or a deviation is not above 0.
+    """
+    value = settings.get(key) or default
+    values = tuple(value) if isinstance(value, list | tuple) else (value,) * 3
+    if len(values) != 3 or not all(isinstance(each, int | float) for each in values):
+        raise ConfigurationError(f"preprocessor_config.json has {key} {value!r}; it must be three numbers.")
+    if key.endswith("std") and min(values) <= 0:
+        raise ConfigurationError(f"preprocessor_config.json has {key} {value!r}; each must be above 0.")
+    return values
+
+
+def read_rescale(settings: Config) -> float:
+    """Return what bytes are multiplied with.
+
+    Raises:
+        ConfigurationError: it is no number above 0.
+    """
+    return number(settings, "rescale_factor", 1 / 255, "preprocessor_config.json")
 
 
 def resize(image: torch.Tensor, height: int, width: int, mode: str) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ from sensorium.model.encoders.vit import Vit
 from sensorium.model.encoders.vit_config import VitConfig, read_vit
 
 # What transformers' config class takes where the file is silent: some of its versions left out what equals it.
-_VISION = {
+_VISION: dict[str, Any] = {
     "depth": 32,
     "hidden_size": 3584,
     "hidden_act": "silu",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from sensorium.families.decoder_config import read_decoder, text_part, vision_part
@@ -15,7 +17,7 @@ from sensorium.model.encoders.vit import Vit
 from sensorium.model.encoders.vit_config import VitConfig, read_vit
 
 # What transformers' config class takes where the file is silent: some of its versions left out what equals it.
-_VISION = {
+_VISION: dict[str, Any] = {
     "depth": 27,
     "hidden_size": 1152,
     "hidden_act": "gelu_pytorch_tanh",

@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sensorium.errors import ConfigurationError
 from sensorium.families.checkpoint import Checkpoint
 from sensorium.families.family import Config, EncoderInput, Layout, Media
-from sensorium.families.pixels import CLIP_MEAN, CLIP_STD, normalise, read_mode, resize
+from sensorium.families.pixels import CLIP_MEAN, CLIP_STD, normalise, read_mode, read_rescale, read_statistic, resize
+from sensorium.model.config import check_numbers
 
 _MAX_ASPECT_RATIO = 200
 
@@ -64,6 +66,9 @@ class QwenImageProcessor:
     rescale: float
     mode: str
 
+    def __post_init__(self) -> None:
+        check_numbers(self, "preprocessor_config.json")
+
     @classmethod
     def read(cls, checkpoint: Checkpoint) -> QwenImageProcessor:
         """Read preprocessor_config.json; what it leaves out comes from config.json or is the class's default.
@@ -82,15 +87,23 @@ class QwenImageProcessor:
         """
         vision = config.get("vision_config") or {}
         size = preprocessor.get("size") or {}
+        for ours in ("patch_size", "temporal_patch_size", "merge_size"):
+            theirs = "spatial_merge_size" if ours == "merge_size" else ours
+            cut, seen = preprocessor.get(ours), vision.get(theirs)
+            if None not in (cut, seen) and cut != seen:
+                raise ConfigurationError(
+                    f"preprocessor_config.json has {ours} {cut!r}, vision_config in config.json {theirs} {seen!r}; "
+                    "they must be equal. The files do not belong together."
+                )
         return cls(
             min_pixels=int(preprocessor.get("min_pixels") or size.get("shortest_edge") or default[0]),
             max_pixels=int(preprocessor.get("max_pixels") or size.get("longest_edge") or default[1]),
             patch_size=int(preprocessor.get("patch_size") or vision.get("patch_size") or 14),
             temporal_patch_size=int(preprocessor.get("temporal_patch_size", 2)),
             merge_size=int(preprocessor.get("merge_size", 2)),
-            mean=tuple(preprocessor.get("image_mean") or CLIP_MEAN),
-            std=tuple(preprocessor.get("image_std") or CLIP_STD),
-            rescale=float(preprocessor.get("rescale_factor") or 1 / 255),
+            mean=read_statistic(preprocessor, "image_mean", CLIP_MEAN),
+            std=read_statistic(preprocessor, "image_std", CLIP_STD),
+            rescale=read_rescale(preprocessor),
             mode=read_mode(preprocessor),
         )
 

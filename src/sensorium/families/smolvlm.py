@@ -19,7 +19,7 @@ from sensorium.families.decoder_config import text_part, vision_part
 from sensorium.families.family import Config, Encoder, EncoderInput, Family, Layout, Media
 from sensorium.families.inner_text import read_inner_text
 from sensorium.families.names import rename_clip, rename_text_part
-from sensorium.families.pixels import normalise
+from sensorium.families.pixels import normalise, read_rescale, read_statistic
 from sensorium.model.config import DecoderConfig
 from sensorium.model.encoders.tile_vit import TileVit, TileVitConfig
 
@@ -200,9 +200,9 @@ def _processor(checkpoint: Checkpoint) -> SmolvlmImageProcessor:
         slot_id=_slot(checkpoint),
         longest=int(longest),
         split=bool(settings.get("do_image_splitting", True)),
-        mean=tuple(settings.get("image_mean") or (0.5, 0.5, 0.5)),
-        std=tuple(settings.get("image_std") or (0.5, 0.5, 0.5)),
-        rescale=float(settings.get("rescale_factor") or 1 / 255),
+        mean=read_statistic(settings, "image_mean", (0.5, 0.5, 0.5)),
+        std=read_statistic(settings, "image_std", (0.5, 0.5, 0.5)),
+        rescale=read_rescale(settings),
         resample=int(settings.get("resample", Image.Resampling.LANCZOS)),
         encode=checkpoint.encode,
     )

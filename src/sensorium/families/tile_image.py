@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sensorium.errors import ConfigurationError
 from sensorium.families.family import EncoderInput, Layout
 from sensorium.families.pixels import normalise, resize
+from sensorium.model.config import check_numbers
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -61,6 +63,11 @@ class TileImageProcessor:
     std: tuple[float, ...] = IMAGENET_STD
     rescale: float = 1 / 255
     mode: str = "bicubic"
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "preprocessor_config.json or config.json")
+        if self.min_tiles > self.max_tiles:
+            raise ConfigurationError(f"The least number of tiles is {self.min_tiles}, the most {self.max_tiles}.")
 
     def layout(self, height: int, width: int, options: Mapping[str, Any]) -> Layout:
         """Return the layout of a picture of this size: <img>, slots for all its tiles, </img>.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
+
+from sensorium.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
@@ -29,3 +32,25 @@ class DecoderConfig:
     ntk_length: int = 0  # prompts longer than this have rotary frequencies of their own; 0: all have the same (Qwen 1)
     logn_length: int = 0  # queries beyond this place are sharpened by its logarithm; 0: none are (Qwen 1)
     num_deepstack_layers: int = 0  # encoder features added to the output of the first layers (Qwen3-VL)
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "config.json")
+        if self.head_dim % 2 or self.num_attention_heads % self.num_key_value_heads:
+            raise ConfigurationError(
+                f"config.json has {self.num_attention_heads} heads of {self.head_dim} and num_key_value_heads "
+                f"{self.num_key_value_heads}; a head's size must be even, and the first number a multiple of the last."
+            )
+
+
+def check_numbers(shape: Any, where: str) -> None:
+    """Check that the sizes in a dataclass are sizes: whole numbers, at least 1, or 0 where that is the default.
+
+    Raises:
+        ConfigurationError: one is not; the message names it, by its field, and the file.
+    """
+    for each in dataclasses.fields(shape):
+        if each.type != "int":
+            continue
+        value, least = getattr(shape, each.name), int(each.default != 0)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ConfigurationError(f"{where} has {each.name} {value!r}; it must be a whole number, at least {least}.")

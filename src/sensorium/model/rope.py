@@ -13,6 +13,12 @@ import torch
 from sensorium.errors import ConfigurationError
 from sensorium.model.config import DecoderConfig
 
+_NEEDED = {
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "longrope": ("factor", "original_max_position_embeddings"),
+}
+
 
 def inverse_frequencies(config: DecoderConfig) -> tuple[torch.Tensor, float]:
     """Return (head_dim / 2,) fp32 frequencies and the factor cos and sin are multiplied with.
@@ -26,6 +32,7 @@ def inverse_frequencies(config: DecoderConfig) -> tuple[torch.Tensor, float]:
     inv_freq = 1.0 / (config.rope_theta**exponents)  # (head_dim / 2,)
     if kind in ("default", "mrope", "dynamic"):
         return inv_freq, 1.0
+    _check(scaling, kind)
     if kind == "linear":
         return inv_freq / float(scaling["factor"]), 1.0
     if kind == "llama3":
@@ -37,11 +44,24 @@ def inverse_frequencies(config: DecoderConfig) -> tuple[torch.Tensor, float]:
     )
 
 
+def _check(scaling: dict[str, Any], kind: str) -> None:
+    wrong = [
+        key
+        for key in _NEEDED.get(kind, ())
+        if not isinstance(scaling.get(key), int | float) or isinstance(scaling[key], bool) or scaling[key] <= 0
+    ]
+    if wrong:
+        shown = ", ".join(f"{key} {scaling.get(key)!r}" for key in wrong)
+        raise ConfigurationError(f"rope_scaling of type {kind!r} has {shown}; each must be a number above 0.")
+
+
 def _longrope(inv_freq: torch.Tensor, scaling: dict[str, Any]) -> tuple[torch.Tensor, float]:
     """Every frequency has a factor of its own (LongRoPE); these are those of contexts up to the original length."""
-    factors = torch.tensor(scaling["short_factor"], dtype=torch.float32)
-    if factors.shape != inv_freq.shape:
-        raise ConfigurationError(f"rope_scaling has {len(factors)} short_factor; it must be {len(inv_freq)}.")
+    short = scaling.get("short_factor")
+    if not isinstance(short, list) or len(short) != len(inv_freq) or not all(isinstance(x, int | float) for x in short):
+        count = f"{len(short)} short_factor" if isinstance(short, list) else f"short_factor {short!r}"
+        raise ConfigurationError(f"rope_scaling has {count}; it must be {len(inv_freq)} numbers.")
+    factors = torch.tensor(short, dtype=torch.float32)
     factor, original = float(scaling["factor"]), int(scaling["original_max_position_embeddings"])
     default = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1.0 else 1.0
     return inv_freq / factors, float(scaling.get("attention_factor") or default)

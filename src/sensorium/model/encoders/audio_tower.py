@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from sensorium.errors import ConfigurationError
+from sensorium.model.config import check_numbers
 from sensorium.model.encoders.vit_layers import AttentionLayout, Norm, attend, take_linear
 from sensorium.model.linear import Linear
 from sensorium.model.taker import Taker
@@ -31,6 +33,14 @@ class AudioTowerConfig:
     num_mels: int
     max_rows: int  # of the longest clip, behind the convolutions
     out_hidden_size: int  # the decoder's hidden_size
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "audio_config in config.json")
+        if self.hidden_size % self.num_heads:
+            raise ConfigurationError(
+                f"audio_config in config.json has d_model {self.hidden_size} and {self.num_heads} heads; the heads "
+                "must share it evenly."
+            )
 
 
 class AudioTower:

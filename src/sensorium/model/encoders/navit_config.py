@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sensorium.errors import ConfigurationError
+from sensorium.model.config import check_numbers
 
 _QUERY_HEAD = 128  # the resampler's head size in all versions; config.json does not carry it
 
@@ -31,6 +32,9 @@ class NavitConfig:
     num_queries: int
     num_query_heads: int
     in_one_row: bool
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "config.json")
 
 
 def read_navit(

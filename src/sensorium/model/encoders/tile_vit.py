@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 import torch.nn.functional as F
 
+from sensorium.errors import ConfigurationError
+from sensorium.model.config import check_numbers
 from sensorium.model.encoders.vit_layers import AttentionLayout, Norm, activation, attend, take_linear
 from sensorium.model.linear import Linear
 from sensorium.model.taker import Taker
@@ -46,6 +48,15 @@ class TileVitConfig:
     projector_act: str = "gelu"  # between two
     projector_bias: bool = True
     projector_after_norms: bool = False  # a LayerNorm behind each of the projector's layers
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "config.json, of the vision tower,")
+        if self.hidden_size % self.num_heads or self.side < 1 or self.side % self.merge_size:
+            raise ConfigurationError(
+                f"The vision tower in config.json has width {self.hidden_size}, {self.num_heads} heads, and "
+                f"{self.side} patches of {self.patch_size} pixels to a side of {self.image_size}, of which "
+                f"{self.merge_size} x {self.merge_size} become a token: these do not fit each other."
+            )
 
     @property
     def side(self) -> int:

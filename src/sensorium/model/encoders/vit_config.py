@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sensorium.errors import ConfigurationError
+from sensorium.model.config import check_numbers
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class VitConfig:
     full_attention_layers: frozenset[int] = frozenset()  # those that do so in spite of a window
     num_positions: int = 0  # rows of the learned position table, a square; 0: none
     deepstack_layers: tuple[int, ...] = ()  # layers whose merged output also goes to the decoder
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "vision_config in config.json")
 
     @property
     def patch_dim(self) -> int:
@@ -70,6 +74,12 @@ def read_vit(part: Mapping[str, Any], **known: Any) -> VitConfig:
     if missing:
         raise ConfigurationError(f"vision_config in config.json lacks {', '.join(missing)}.")
     config = VitConfig(**values)
+    window = config.window_size // config.spatial_merge_size // config.patch_size
+    if config.window_size and not window:
+        raise ConfigurationError(
+            f"vision_config has window_size {config.window_size}, less than a token of {config.patch_size} x "
+            f"{config.spatial_merge_size} pixels."
+        )
     if config.hidden_size % (4 * config.num_heads):
         raise ConfigurationError(
             f"vision_config has width {config.hidden_size} and {config.num_heads} heads; "
