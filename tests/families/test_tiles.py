@@ -211,3 +211,22 @@ def test_internvl_with_only_a_tokenizer_model(tmp_path: Path) -> None:
     assert set(ids.values()).isdisjoint(said)
     assert tokenizer.decode(said) == "\n图里有什么？" + hostile
     assert prompt.token_ids.count(ids["<IMG_CONTEXT>"]) == span.layout.num_slots
+
+
+def test_tiles_of_the_authors_layout_are_resized_by_pillow(tmp_path: Path) -> None:
+    """Their model cards resize with Pillow, once to all tiles and once to the whole."""
+    write_internvl_chat(tmp_path / "hf", tmp_path / "chat", "qwen2")
+    processor: Any = image_processor(tmp_path / "chat")
+    for height, width in ((130, 300), (1080, 300), (40, 40)):
+        image = picture(height, width)
+        made = processor(image, {}).tensors["pixel_values"]
+        columns, rows = processor._grid(height, width, {})
+        tile, resampling = processor.tile, Image.Resampling.BICUBIC
+        canvas = Image.fromarray(image).resize((columns * tile, rows * tile), resampling)
+        boxes = [(c * tile, r * tile, (c + 1) * tile, (r + 1) * tile) for r in range(rows) for c in range(columns)]
+        tiles = [canvas.crop(box) for box in boxes]
+        if len(tiles) > 1:
+            tiles.append(Image.fromarray(image).resize((tile, tile), resampling))
+        bytes_ = torch.from_numpy(np.stack([np.array(each) for each in tiles])).permute(0, 3, 1, 2)
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (processor.mean, processor.std))
+        torch.testing.assert_close(made, (bytes_ / 255 - mean) / std, atol=1e-5, rtol=0)

@@ -89,6 +89,7 @@ def _processor(checkpoint: Checkpoint) -> TileImageProcessor:
         min_tiles=int(config.get("min_dynamic_patch", 1)) if dynamic else 1,
         max_tiles=int(config.get("max_dynamic_patch", 12)) if dynamic else 1,
         thumbnail=bool(config.get("use_thumbnail", True)),
+        by_pillow=True,
     )
 
 

@@ -1,6 +1,7 @@
 """Pictures for InternVL: cut into up to a dozen square tiles, with the whole picture as one more tile at the end.
 
-Equal to transformers' `GotOcr2ImageProcessor` with crop_to_patches, as far as `families/pixels.py` says.
+Equal to transformers' `GotOcr2ImageProcessor` with crop_to_patches, as far as `families/pixels.py` says; with
+`by_pillow` to what the models' authors do, `dynamic_preprocess` in their model cards.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 
 from sensorium.errors import ConfigurationError
 from sensorium.families.family import EncoderInput, Layout
-from sensorium.families.pixels import normalise, resize
+from sensorium.families.pixels import normalise, resize, resize_by_pillow
 from sensorium.model.config import check_numbers
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -63,6 +64,7 @@ class TileImageProcessor:
     std: tuple[float, ...] = IMAGENET_STD
     rescale: float = 1 / 255
     mode: str = "bicubic"
+    by_pillow: bool = False  # resized as Pillow does, not as torch does
 
     def __post_init__(self) -> None:
         check_numbers(self, "preprocessor_config.json or config.json")
@@ -83,10 +85,10 @@ class TileImageProcessor:
         columns, rows = self._grid(image.shape[0], image.shape[1], options)
         tile, count = self.tile, self._num_tiles(columns * rows)
         picture = torch.from_numpy(np.require(image, requirements=["C", "W"]))
-        canvas = resize(picture, rows * tile, columns * tile, self.mode)
+        canvas = self._resize(picture, rows * tile, columns * tile)
         tiles = canvas.view(rows, tile, columns, tile, 3).permute(0, 2, 4, 1, 3).reshape(-1, 3, tile, tile)
         if count > columns * rows:
-            whole = resize(picture, tile, tile, self.mode)
+            whole = self._resize(picture, tile, tile)
             tiles = torch.cat([tiles, whole.permute(2, 0, 1)[None]])
         return EncoderInput(
             {"pixel_values": normalise(tiles, self.mean, self.std, self.rescale)},
@@ -107,6 +109,9 @@ class TileImageProcessor:
     def fingerprint(self) -> bytes:
         """Bytes that change whenever equal pictures would give other tiles."""
         return json.dumps(["tile_image 1", *vars(self).values()]).encode()
+
+    def _resize(self, picture: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        return (resize_by_pillow if self.by_pillow else resize)(picture, height, width, self.mode)
 
     def _grid(self, height: int, width: int, options: Mapping[str, Any]) -> tuple[int, int]:
         most = self._most(options)
