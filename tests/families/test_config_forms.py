@@ -110,3 +110,24 @@ def test_what_a_tower_leaves_out_is_the_class_default(name: str, said: dict[str,
             "intermediate_size": ours.intermediate_size,
         }
     assert by_their_names == {key: getattr(theirs, key) for key in by_their_names}
+
+
+YARN = {"factor": 4.0, "original_max_position_embeddings": 64}
+
+
+@pytest.mark.parametrize("more", [{}, {"attention_factor": 1.5, "beta_fast": 8, "beta_slow": 2, "truncate": False}])
+def test_yarn_is_transformers(tmp_path: Path, more: dict[str, Any]) -> None:
+    """The model cards of Qwen have it added to config.json for longer contexts."""
+    config = model_config("qwen2") | {"rope_scaling": {"type": "yarn"} | YARN | more}
+    close(changed(tmp_path, "qwen2", config), "qwen2")
+
+
+def test_yarn_and_three_axes_go_together(tmp_path: Path) -> None:
+    section = model_config("qwen2_5_vl")["rope_scaling"]["mrope_section"]
+    config = model_config("qwen2_5_vl") | {"rope_scaling": {"type": "yarn", "mrope_section": section} | YARN}
+    close(changed(tmp_path, "qwen2_5_vl", config), "qwen2_5_vl", num_images=1)
+
+
+def test_yarn_makes_the_context_as_long_as_it_stretches_to() -> None:
+    config = model_config("qwen2") | {"max_position_embeddings": 100, "rope_scaling": {"type": "yarn"} | YARN}
+    assert find(config).decoder(config).max_position_embeddings == 256

@@ -15,6 +15,7 @@ from sensorium.model.config import DecoderConfig
 
 _REQUIRED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 _ROPE_IS_PLAIN = ("default", "mrope")
+_ROPE_FROM = ("llama3", "longrope", "yarn")  # kinds that stretch from an original length, by default the longest
 
 
 def text_part(config: Config) -> Config:
@@ -61,11 +62,16 @@ def read_decoder(
     kind = rope.get("rope_type") or rope.get("type") or "default"
     plain = kind in _ROPE_IS_PLAIN
     max_positions = _max_positions(text)
-    if kind == "longrope":
-        # Beyond the original length other factors count, which a paged cache cannot change midway.
+    if kind in _ROPE_FROM:
         original = int(number(rope, "original_max_position_embeddings", max_positions, "rope_scaling in config.json"))
-        rope = {"factor": max_positions / original} | rope | {"original_max_position_embeddings": original}
-        max_positions = min(max_positions, original)
+        rope |= {"original_max_position_embeddings": original}
+        if kind == "longrope":
+            # Beyond the original length other factors count, which a paged cache cannot change midway.
+            rope = {"factor": max_positions / original} | rope
+            max_positions = min(max_positions, original)
+        if kind == "yarn":  # added to config.json to serve longer contexts, mostly without another word there
+            stretched = number(rope, "factor", 1.0, "rope_scaling in config.json")
+            max_positions = max(max_positions, int(original * stretched))
     heads = text["num_attention_heads"]
     head_dim = text.get("head_dim") or text["hidden_size"] // heads
     section = tuple(rope.get("mrope_section") or mrope_section) if mrope_section else ()

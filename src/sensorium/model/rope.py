@@ -17,13 +17,14 @@ _NEEDED = {
     "linear": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
     "longrope": ("factor", "original_max_position_embeddings"),
+    "yarn": ("factor", "original_max_position_embeddings"),
 }
 
 
 def inverse_frequencies(config: DecoderConfig) -> tuple[torch.Tensor, float]:
     """Return (head_dim / 2,) fp32 frequencies and the factor cos and sin are multiplied with.
 
-    Source: transformers `modeling_rope_utils.py` (`default`, `linear`, `llama3`, `longrope`; `dynamic` equals
+    Source: transformers `modeling_rope_utils.py` (`default`, `linear`, `llama3`, `longrope`, `yarn`; `dynamic` equals
     `default` below max_position_embeddings, which max_model_len keeps to).
     """
     scaling = config.rope_scaling
@@ -39,8 +40,10 @@ def inverse_frequencies(config: DecoderConfig) -> tuple[torch.Tensor, float]:
         return _llama3(inv_freq, scaling), 1.0
     if kind == "longrope":
         return _longrope(inv_freq, scaling)
+    if kind == "yarn":
+        return _yarn(inv_freq, scaling, config.rope_theta)
     raise ConfigurationError(
-        f"rope_scaling type {kind!r} is not supported; known: default, linear, dynamic, llama3, longrope, mrope."
+        f"rope_scaling type {kind!r} is not supported; known: default, linear, dynamic, llama3, longrope, yarn, mrope."
     )
 
 
@@ -65,6 +68,32 @@ def _longrope(inv_freq: torch.Tensor, scaling: dict[str, Any]) -> tuple[torch.Te
     factor, original = float(scaling["factor"]), int(scaling["original_max_position_embeddings"])
     default = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1.0 else 1.0
     return inv_freq / factors, float(scaling.get("attention_factor") or default)
+
+
+def _yarn(inv_freq: torch.Tensor, scaling: dict[str, Any], theta: float) -> tuple[torch.Tensor, float]:
+    """Frequencies that turn seldom within the original length are stretched by `factor`, often turning ones kept.
+
+    Source: YaRN, arXiv:2309.00071.
+    """
+    factor, original = float(scaling["factor"]), scaling["original_max_position_embeddings"]
+
+    def place(turns: float) -> float:
+        """Which frequency turns so often within the original length, not rounded."""
+        return len(inv_freq) * math.log(original / (turns * 2 * math.pi)) / math.log(theta)
+
+    def wide(scale: float, by: float = 1.0) -> float:
+        return 0.1 * by * math.log(scale) + 1.0 if scale > 1 else 1.0
+
+    low, high = place(scaling.get("beta_fast") or 32), place(scaling.get("beta_slow") or 1)
+    if scaling.get("truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, 2 * len(inv_freq) - 1)
+    ramp = (torch.arange(len(inv_freq), dtype=torch.float32) - low) / (high - low if high != low else 0.001)
+    share = ramp.clamp(0, 1)  # (head_dim / 2,): of stretching
+    one, all_dim = scaling.get("mscale"), scaling.get("mscale_all_dim")
+    default = wide(factor, one) / wide(factor, all_dim) if one and all_dim else wide(factor)
+    given = scaling.get("attention_factor")
+    return inv_freq / factor * share + inv_freq * (1 - share), float(default if given is None else given)
 
 
 def _llama3(inv_freq: torch.Tensor, scaling: dict[str, float]) -> torch.Tensor:
