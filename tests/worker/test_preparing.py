@@ -104,6 +104,19 @@ def test_what_is_cached_is_not_decoded_again() -> None:
     assert made.num_decoded == 4
 
 
+def test_what_is_remembered_of_long_videos_stays_small() -> None:
+    class Long(Recorder):
+        def __call__(self, content: Any, options: Mapping[str, Any], /) -> EncoderInput:
+            return EncoderInput({}, Layout.of([1, *[2] * 30_000], 2), cost=1)
+
+    made = preparer(Long())
+    for number in range(40):
+        made.prepare(MediaItem("video", str(number).encode(), "messages[0]"), "", made.merged({}), {}, False)
+    kept = [layout for layout, _ in made._known.values()]
+    assert len(kept) >= 1
+    assert sum(layout.length for layout in kept) <= 1 << 19
+
+
 def test_what_a_request_holds_twice_is_decoded_once() -> None:
     made = preparer(Recorder())
     items = [MediaItem(kind, data, f"messages[{n}]") for n, (kind, data) in enumerate(TWICE)]

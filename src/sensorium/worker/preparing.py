@@ -19,6 +19,7 @@ from sensorium.settings import MediaLimits
 from sensorium.types import MediaItem, MediaUse
 
 Options = Mapping[str, Mapping[str, Any]]  # by kind of media
+_MOST_KNOWN = 1 << 19  # tokens of all layouts that are remembered: some 36 bytes each, of videos tens of thousands
 
 
 class Prepared(NamedTuple):
@@ -54,6 +55,7 @@ class MediaPreparer:
         self._options = {name: value for name, value in options.items() if name not in VIDEO_KWARGS}
         self.limits = {kind: processor.limits(self._options) for kind, processor in processors.items()}
         self._known: dict[bytes, tuple[Layout, MediaUse]] = {}  # by media key
+        self._known_tokens = 0  # of these layouts, and as if they had 64 more each
         self.num_decoded = 0
         self.num_reused = 0
 
@@ -155,9 +157,11 @@ class MediaPreparer:
         except ValueError as error:
             raise MediaError(f"{item.where}: {error}", param=item.where) from None
         self.num_decoded += 1
-        if len(self._known) > 4096:
-            self._known.clear()  # only a shortcut: what is not known is decoded again
         layout = encoder_input.layout
+        self._known_tokens += len(layout.token_ids) + 64
+        if self._known_tokens > _MOST_KNOWN:
+            self._known.clear()  # only a shortcut: what is not known is decoded again
+            self._known_tokens = len(layout.token_ids) + 64
         use = msgspec.structs.replace(use, resized=layout.size)
         self._known[key] = layout, use
         return Prepared(key, layout, encoder_input, use)
