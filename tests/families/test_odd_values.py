@@ -13,9 +13,12 @@ import torch
 from sensorium.errors import ConfigurationError
 from sensorium.families import find
 from sensorium.model.rope import inverse_frequencies
+from sensorium.model.weights import load_weights
+from tests.checkpoint_chat import write_internvl_chat
 from tests.checkpoints import make_checkpoint
 from tests.families.conftest import read_checkpoint, read_config
 from tests.minicpm_checkpoints import make_minicpm
+from tests.qwen_checkpoints import make_qwen
 
 CONFIG, IMAGE = "config.json", "preprocessor_config.json"
 CASES = [
@@ -68,6 +71,33 @@ def read(path: Path) -> None:
         make(config, torch.float32, torch.device("cpu"))
     for media in family.media.values():
         media.processor(read_checkpoint(path)).within(512).limits({})
+
+
+def test_fused_tensors_that_do_not_fit_config_json_are_named(tmp_path: Path) -> None:
+    write_internvl_chat(tmp_path / "hf", tmp_path / "chat", "internlm2")
+    config = read_config(tmp_path / "chat")
+    config["llm_config"]["num_key_value_heads"] = 1
+    family = find(config)
+    assert family.convert is not None
+    fused = torch.zeros(2 * (2 + 2) * 16, 64)
+    with pytest.raises(ConfigurationError, match=r"'layers.0.self_attn.wqkv.weight' .* has 128 rows; .* asks for 96"):
+        family.convert(config, {"layers.0.self_attn.wqkv.weight": fused})
+
+
+def test_a_tower_whose_fused_tensors_do_not_fit_config_json_is_refused(tmp_path: Path) -> None:
+    make_qwen("qwen_vl", tmp_path)
+    config = read_config(tmp_path)
+    config["visual"] |= {"heads": 7, "width": 35}
+    family = find(config)
+    weights = load_weights(tmp_path, family.rename, torch.float32, torch.device("cpu"), lambda phase, fraction: None)
+    with pytest.raises(ConfigurationError, match=r"config\.json asks for"):
+        family.encoders["vision"](config, torch.float32, torch.device("cpu")).load(
+            {
+                name: tensor
+                for name, tensor in weights["vision"].items()
+                if ".attn.qkv." in name or name == "patch.weight"
+            }
+        )
 
 
 def test_one_number_of_each_statistic_is_that_of_all_channels(tmp_path: Path) -> None:

@@ -113,6 +113,11 @@ def _split_qkv(config: Config, weights: Mapping[str, torch.Tensor]) -> dict[str,
         if ".wqkv." not in name:
             result[name] = tensor
             continue
+        wanted = (shape.num_attention_heads + 2 * shape.num_key_value_heads) * shape.head_dim
+        if len(tensor) != wanted:
+            raise ConfigurationError(
+                f"Tensor {name!r} of the decoder has {len(tensor)} rows; llm_config in config.json asks for {wanted}."
+            )
         rows = tensor.view(shape.num_key_value_heads, group + 2, shape.head_dim, *tensor.shape[1:])
         parts = {"q": rows[:, :group], "k": rows[:, group], "v": rows[:, group + 1]}
         result |= {name.replace("wqkv", f"{part}_proj"): x.reshape(-1, *tensor.shape[1:]) for part, x in parts.items()}

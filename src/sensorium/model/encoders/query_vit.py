@@ -54,7 +54,11 @@ class QueryVit:
     def load(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Take the tower's and the resampler's tensors."""
         c, hidden, out = self.config, self.config.hidden_size, self.config.out_hidden_size
-        heads = {name: _by_part(tensor, c.num_heads) for name, tensor in weights.items() if ".attn.qkv." in name}
+        heads = {
+            name: _by_part(tensor, c.num_heads)
+            for name, tensor in weights.items()
+            if ".attn.qkv." in name and len(tensor) == 3 * hidden  # of another size: Taker says so
+        }
         take = Taker({**weights, **heads}, "vision tower")
         self._patch = Linear(take("patch.weight", hidden, 3, c.patch_size, c.patch_size).reshape(hidden, -1))
         self._positions = spread(take("positions", _PLACES, hidden), c.side)
