@@ -85,3 +85,11 @@ def test_what_is_no_conversation_is_refused(messages: Any) -> None:
             llm.chat(messages, SAMPLING, use_tqdm=False)
         with pytest.raises(InvalidRequest, match="messages must be a list"):
             list(llm.stream(messages, SAMPLING))
+
+
+def test_a_conversation_s_processor_options_are_checked() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        from_messages(
+            [{"role": "user", "content": "x"}], "m", "id", SamplingParams(), mm_processor_kwargs={"fps": "two"}
+        )
+    assert caught.value.param == "mm_processor_kwargs.fps"

@@ -196,7 +196,7 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     media: tuple[MediaItem, ...] = ()
     add_generation_prompt: bool = True
     continue_final_message: bool = False
-    add_special_tokens: bool = True  # for `prompt` only; a chat template writes its own
+    add_special_tokens: bool | None = None  # None: those of `prompt`; a chat template writes its own
     chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] = {}
     tools: list[dict[str, Any]] | None = None

@@ -240,3 +240,22 @@ def test_tool_arguments_reach_the_template_as_an_object() -> None:
 def test_a_request_may_bring_its_own_template() -> None:
     _, text = run(request(Message("user", (Text("x"),)), chat_template="[{{ messages[0].content }}]"), template(""))
     assert text == "[x]"
+
+
+@pytest.mark.parametrize("depth", [40, 500, 900, 100_000])
+def test_tool_arguments_that_are_nested_too_deeply_stay_text(depth: int) -> None:
+    arguments = '{"a":' * depth + "1" + "}" * depth
+    call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
+    _, text = run(
+        request(Message("assistant", (), {"tool_calls": [call]})),
+        template("{{ messages[0].tool_calls[0].function.arguments }}"),
+    )
+    assert text == arguments
+
+
+def test_special_tokens_may_be_put_around_a_chat() -> None:
+    said = Message("user", (Text("x"),))
+    source = "{{ messages[0].content }}"
+    usual, _ = run(request(said), template(source, "llama2_legacy"), "llama2_legacy")
+    more, _ = run(request(said, add_special_tokens=True), template(source, "llama2_legacy"), "llama2_legacy")
+    assert more == [tiny.ours("llama2_legacy").added_tokens["<s>"], *usual]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import pydantic
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -196,7 +196,13 @@ def check_stream_options(body: SamplingFields) -> None:
         raise InvalidRequest("`stream_options` needs `stream` to be true.", param="stream_options")
 
 
-def processor_kwargs(body: SamplingFields) -> dict[str, Any]:
+class HasProcessorKwargs(Protocol):
+    """A body with options for the media processor."""
+
+    mm_processor_kwargs: dict[str, Any] | None
+
+
+def processor_kwargs(body: HasProcessorKwargs) -> dict[str, Any]:
     """Return `mm_processor_kwargs`, checked to be plain JSON, and what it says about videos.
 
     Raises:

@@ -99,7 +99,7 @@ def prompt_body(request: Request, model: str, dialect: Dialect, engine: str) -> 
             raise refused("prompt", "a raw prompt with media in it (send messages)", dialect, engine)
         prompt = request.prompt if request.prompt is not None else request.prompt_token_ids
         body = Body(TEXT, {"model": model, "prompt": prompt})
-        options = {"add_special_tokens": (request.add_special_tokens or request.prompt is None, True)}
+        options = {"add_special_tokens": (request.add_special_tokens is not False or request.prompt is None, True)}
     for name, (value, quiet) in options.items():
         if value != quiet:
             if not dialect.templates:
