@@ -6,7 +6,9 @@ worker reads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import msgspec
@@ -127,11 +129,14 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     stream: bool = False
 
     def __post_init__(self) -> None:
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        stop, bad_words = _entries("stop", self.stop, str), _entries("bad_words", self.bad_words, str)
+        # A token that the vocabulary lacks has the id None, and cannot come.
+        stop_token_ids = _entries("stop_token_ids", self.stop_token_ids, Integral | None)
         lists = {
             "stop": stop,
-            "stop_token_ids": tuple(self.stop_token_ids or ()),
-            "bad_words": tuple(self.bad_words or ()),
+            "stop_token_ids": tuple(int(one) for one in stop_token_ids if one is not None),
+            "bad_words": bad_words,
+            "logit_bias": _biases(self.logit_bias),
         }
         for name, entries in lists.items():
             msgspec.structs.force_setattr(self, name, entries)
@@ -149,16 +154,22 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
             ("logprobs", self.logprobs, 0, MAX_LOGPROBS),
             ("seed", self.seed, -(1 << 63), (1 << 64) - 1),
             ("stop", len(stop), 0, MAX_STOPS),
+            ("bad_words", len(bad_words), 0, MAX_BAD_WORDS),
             ("logit_bias", len(self.logit_bias or ()), 0, MAX_LOGIT_BIAS),
         )
         for name, value, low, high in bounds:
+            if value is not None and not isinstance(value, Integral if name in _WHOLE else Real):
+                what = "a whole number" if name in _WHOLE else "a number"
+                raise InvalidRequest(f"{name} is {type(value).__name__}; it must be {what}.", param=name)
             # `not (a <= x <= b)` also catches NaN.
             if value is not None and not low <= value <= high:
-                what = f"{name} has {value} entries" if name in ("stop", "logit_bias") else f"{name} is {value}"
+                what = f"{name} has {value} entries" if name in _COUNTED else f"{name} is {value}"
                 raise InvalidRequest(f"{what}; it must lie between {_plain(low)} and {_plain(high)}.", param=name)
-        for name, texts in (("stop", stop), ("bad_words", self.bad_words or ())):
+        for name, texts in (("stop", stop), ("bad_words", bad_words)):
             if any(not text for text in texts):
                 raise InvalidRequest(f"{name} holds an empty string; leave it out.", param=name)
+        if any(len(word) > MAX_BAD_WORD for word in bad_words):
+            raise InvalidRequest(f"bad_words has a word of more than {MAX_BAD_WORD} characters.", param="bad_words")
         if self.stream:
             raise InvalidRequest("stream is set; LLM.stream() gives an answer piece by piece.", param="stream")
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
@@ -172,6 +183,37 @@ MAX_N = 16
 MAX_LOGPROBS = 20
 MAX_STOPS = 16
 MAX_LOGIT_BIAS = 1024
+MAX_BAD_WORDS = 1024  # all are tokenized, and looked at before each token, while others wait
+MAX_BAD_WORD = 1000
+_WHOLE = frozenset({"n", "top_k", "min_tokens", "max_tokens", "logprobs", "seed"})
+_COUNTED = frozenset({"stop", "bad_words", "logit_bias"})
+
+
+def _entries(name: str, given: Any, kind: Any) -> tuple[Any, ...]:
+    """Return a list's entries; one string is a list of one."""
+    try:
+        found = (given,) if isinstance(given, str | bytes) else tuple(() if given is None else given)
+    except TypeError:
+        raise InvalidRequest(f"{name} is {type(given).__name__}; it must be a list.", param=name) from None
+    wrong = next((entry for entry in found if not isinstance(entry, kind)), None)
+    if wrong is not None:
+        what = "strings" if kind is str else "whole numbers"
+        raise InvalidRequest(f"{name} has an entry that is {type(wrong).__name__}; it takes {what}.", param=name)
+    return found
+
+
+def _biases(given: Any) -> dict[int, float] | None:
+    if given is None:
+        return None
+    try:
+        biases = {int(token_id): float(bias) for token_id, bias in given.items() if not isinstance(bias, str)}
+        whole = len(biases) == len(given)
+    except (AttributeError, TypeError, ValueError):
+        biases, whole = {}, False
+    # `not (a < b)` also catches NaN.
+    if not whole or not all(bias < math.inf for bias in biases.values()):
+        raise InvalidRequest("logit_bias must be a dict: token id -> finite number.", param="logit_bias")
+    return biases
 
 
 class Adapter(msgspec.Struct, frozen=True):

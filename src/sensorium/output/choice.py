@@ -15,7 +15,7 @@ class ChoiceOutput:
 
     Tokens that end the sequence (eos, `stop_token_ids`) are not pushed, unless their text is to be shown. Once
     `stop_hit` is set nothing more comes out. Stop strings count only in what comes after `min_tokens` tokens.
-    `ends` are texts that end every answer of this model.
+    `ends` are texts that end every answer of this model. Without `detokenize` texts are looked for, and not shown.
 
     Attributes:
         stop_hit: the stop string that ended the text.
@@ -34,24 +34,23 @@ class ChoiceOutput:
 
     def push(self, token_id: int) -> str:
         """Return the text this token makes final; "" where it is held back."""
-        if not self._shows or self.stop_hit is not None:
+        if self.stop_hit is not None or (self._stops is None and not self._shows):
             return ""
         text = self._push(token_id)
         if self._stops is None:
             return text
         if self._min_tokens > 0:
             self._min_tokens -= 1
-            return text
-        if text:
+        elif text:
             text, self.stop_hit = self._stops.push(text)
-        return text
+        return text if self._shows else ""
 
     def finish(self) -> str:
         """Return the text still held back, now that the sequence has ended."""
-        if not self._shows or self.stop_hit is not None:
+        if self.stop_hit is not None:
             return ""
-        rest = self._flush()
-        if self._stops is None:
-            return rest
-        text, self.stop_hit = self._stops.push(rest) if rest else ("", None)
-        return text if self.stop_hit is not None else text + self._stops.flush()
+        text = self._flush()
+        if self._stops is not None:
+            text, self.stop_hit = self._stops.push(text) if text else ("", None)
+            text += "" if self.stop_hit is not None else self._stops.flush()
+        return text if self._shows else ""

@@ -87,13 +87,11 @@ def prompt_body(request: Request, model: str, dialect: Dialect, engine: str) -> 
         options: dict[str, tuple[Any, Any]] = {
             "add_generation_prompt": (request.add_generation_prompt, True),
             "continue_final_message": (request.continue_final_message, False),
-            "add_special_tokens": (request.add_special_tokens, request.add_special_tokens),
+            "add_special_tokens": (bool(request.add_special_tokens), False),
             "chat_template": (request.chat_template, None),
             "chat_template_kwargs": (request.chat_template_kwargs, {}),
             "tools": (request.tools, None),
         }
-        if dialect.templates and request.add_special_tokens:
-            body.fields["add_special_tokens"] = True
     else:
         if isinstance(request.prompt, tuple) or request.media:
             raise refused("prompt", "a raw prompt with media in it (send messages)", dialect, engine)
