@@ -6,7 +6,6 @@ worker reads.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from sensorium.errors import InvalidRequest
+from sensorium.sampling_values import biases_of, entries_of
 
 Modality = Literal["image", "video", "audio"]
 FinishReason = Literal["stop", "length", "abort"]
@@ -129,14 +129,14 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     stream: bool = False
 
     def __post_init__(self) -> None:
-        stop, bad_words = _entries("stop", self.stop, str), _entries("bad_words", self.bad_words, str)
+        stop, bad_words = entries_of("stop", self.stop, str), entries_of("bad_words", self.bad_words, str)
         # A token that the vocabulary lacks has the id None, and cannot come.
-        stop_token_ids = _entries("stop_token_ids", self.stop_token_ids, Integral | None)
+        stop_token_ids = entries_of("stop_token_ids", self.stop_token_ids, Integral | None)
         lists = {
             "stop": stop,
             "stop_token_ids": tuple(int(one) for one in stop_token_ids if one is not None),
             "bad_words": bad_words,
-            "logit_bias": _biases(self.logit_bias),
+            "logit_bias": biases_of(self.logit_bias),
         }
         for name, entries in lists.items():
             msgspec.structs.force_setattr(self, name, entries)
@@ -187,33 +187,6 @@ MAX_BAD_WORDS = 1024  # all are tokenized, and looked at before each token, whil
 MAX_BAD_WORD = 1000
 _WHOLE = frozenset({"n", "top_k", "min_tokens", "max_tokens", "logprobs", "seed"})
 _COUNTED = frozenset({"stop", "bad_words", "logit_bias"})
-
-
-def _entries(name: str, given: Any, kind: Any) -> tuple[Any, ...]:
-    """Return a list's entries; one string is a list of one."""
-    try:
-        found = (given,) if isinstance(given, str | bytes) else tuple(() if given is None else given)
-    except TypeError:
-        raise InvalidRequest(f"{name} is {type(given).__name__}; it must be a list.", param=name) from None
-    wrong = next((entry for entry in found if not isinstance(entry, kind)), None)
-    if wrong is not None:
-        what = "strings" if kind is str else "whole numbers"
-        raise InvalidRequest(f"{name} has an entry that is {type(wrong).__name__}; it takes {what}.", param=name)
-    return found
-
-
-def _biases(given: Any) -> dict[int, float] | None:
-    if given is None:
-        return None
-    try:
-        biases = {int(token_id): float(bias) for token_id, bias in given.items() if not isinstance(bias, str)}
-        whole = len(biases) == len(given)
-    except (AttributeError, TypeError, ValueError):
-        biases, whole = {}, False
-    # `not (a < b)` also catches NaN.
-    if not whole or not all(bias < math.inf for bias in biases.values()):
-        raise InvalidRequest("logit_bias must be a dict: token id -> finite number.", param="logit_bias")
-    return biases
 
 
 class Adapter(msgspec.Struct, frozen=True):
