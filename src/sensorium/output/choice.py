@@ -15,7 +15,8 @@ class ChoiceOutput:
 
     Tokens that end the sequence (eos, `stop_token_ids`) are not pushed, unless their text is to be shown. Once
     `stop_hit` is set nothing more comes out. Stop strings count only in what comes after `min_tokens` tokens.
-    `ends` are texts that end every answer of this model. Without `detokenize` texts are looked for, and not shown.
+    `ends` are texts that end every answer of this model. `prompt_ids` stand before an answer that continues a text.
+    Without `detokenize` texts are looked for, and not shown.
 
     Attributes:
         stop_hit: the stop string that ended the text.
@@ -23,8 +24,10 @@ class ChoiceOutput:
 
     __slots__ = ("_flush", "_min_tokens", "_push", "_shows", "_stops", "stop_hit")
 
-    def __init__(self, tokenizer: Tokenizer, sampling: SamplingParams, ends: Sequence[str] = ()) -> None:
-        detokenizer = Detokenizer(tokenizer, skip_special_tokens=sampling.skip_special_tokens)
+    def __init__(
+        self, tokenizer: Tokenizer, sampling: SamplingParams, ends: Sequence[str] = (), prompt_ids: Sequence[int] = ()
+    ) -> None:
+        detokenizer = Detokenizer(tokenizer, skip_special_tokens=sampling.skip_special_tokens, prompt_ids=prompt_ids)
         stops = (*(sampling.stop or ()), *ends)
         self._push, self._flush = detokenizer.push, detokenizer.flush
         self._stops = StopMatcher(stops, sampling.include_stop_str_in_output) if stops else None
