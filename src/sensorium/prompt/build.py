@@ -149,10 +149,16 @@ def _content(message: Message, guard: Guard, template: ChatTemplate, markers: Ma
     single = len(texts) <= 1 and not any(isinstance(part, MediaSlot) for part in message.content)
     if not template.takes_parts or (single and template.takes_text):
         return "\n".join(texts)
+    if message.role != "user" and len(texts) > 1 and _is_text(message) and template.joins(message.role):
+        return "\n".join(texts)
     return [
         (template.media_part(part.kind) if isinstance(part, MediaSlot) else None) or {"type": "text", "text": text}
         for part, text in zip(message.content, texts, strict=True)
     ]
+
+
+def _is_text(message: Message) -> bool:
+    return all(isinstance(part, Text) for part in message.content)
 
 
 def _with_parsed_arguments(call: Any) -> Any:
