@@ -82,15 +82,17 @@ SAMPLING = (
     *("skip_special_tokens", "spaces_between_special_tokens", "include_stop_str_in_output"),
 )
 
-# Known fields we do not serve -> the values that ask for nothing. Null, [] and {} never ask for anything.
+# Known fields (OpenAI's, vLLM's, and what SGLang and llama.cpp bind answers with) we do not serve -> the values that ask for nothing. Null, [] and {} never ask for anything.
 REFUSED: dict[str, tuple[object, ...]] = {
     "allowed_token_ids": (),
     "audio": (),
     "audios": (),
     "documents": (),
     "early_stopping": (False,),
+    "ebnf": (),
     "function_call": ("none", "auto"),
     "functions": (),
+    "grammar": (),
     "guided_choice": (),
     "guided_decoding_backend": (),
     "guided_grammar": (),
@@ -99,6 +101,7 @@ REFUSED: dict[str, tuple[object, ...]] = {
     "guided_whitespace_pattern": (),
     "images": (),
     "urls": (),
+    "json_schema": (),
     "length_penalty": (0, 1),
     "logits_processors": (),
     "media_io_kwargs": (),
@@ -109,6 +112,7 @@ REFUSED: dict[str, tuple[object, ...]] = {
     "prompt_embeds": (),
     "prompt_logprobs": (False,),
     "reasoning_effort": ("none",),
+    "regex": (),
     "response_format": ({"type": "text"},),
     "return_token_ids": (False,),
     "return_tokens_as_token_ids": (False,),
