@@ -82,7 +82,8 @@ SAMPLING = (
     *("skip_special_tokens", "spaces_between_special_tokens", "include_stop_str_in_output"),
 )
 
-# Known fields (OpenAI's, vLLM's, and what SGLang and llama.cpp bind answers with) we do not serve -> the values that ask for nothing. Null, [] and {} never ask for anything.
+# Known fields we do not serve (OpenAI's, vLLM's, and what SGLang and llama.cpp bind answers with) -> the values that
+# ask for nothing. Null, [] and {} never ask for anything.
 REFUSED: dict[str, tuple[object, ...]] = {
     "allowed_token_ids": (),
     "audio": (),
