@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from sensorium.errors import InvalidRequest
 from sensorium.in_memory import to_items
 from sensorium.inputs import from_messages, from_prompt
+from sensorium.media.image import decode_rgb
 from sensorium.types import MediaItem, MediaOptions, MediaSlot, SamplingParams
 
 CLIP = np.arange(3 * 2 * 4 * 3, dtype=np.uint8).reshape(3, 2, 4, 3)
@@ -104,3 +106,21 @@ def test_conversations_hold_them_beside_addresses() -> None:
     assert [source.kind for source in parsed.sources] == ["video", "video", "image"]
     assert parsed.sources[1].frames == ("http://x/0.png", "http://x/1.png")
     assert to_items("image", (Image.new("RGB", (1, 1)),) * 2, "here")[1].where == "here[1]"
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16", "P", "CMYK", "1"])
+def test_a_picture_in_memory_is_seen_as_its_file_is(mode: str) -> None:
+    if mode == "I;16":
+        picture = Image.fromarray(np.array([[0, 300], [40_000, 65_535]], np.uint16))
+    elif mode == "P":
+        picture = Image.new("P", (2, 2), 1)
+        picture.putpalette([255, 0, 0, 0, 255, 0])
+        picture.info["transparency"] = 1
+    else:
+        picture = Image.new("RGBA", (2, 2), (9, 8, 7, 0)).convert(mode)
+    assert picture.mode == mode
+    file = io.BytesIO()
+    picture.save(file, "JPEG" if mode == "CMYK" else "PNG", **({"quality": 100} if mode == "CMYK" else {}))
+    seen = decode_rgb(file.getvalue(), 1000, 200)
+    (item,) = items(image=picture)
+    assert item.data == seen.tobytes()

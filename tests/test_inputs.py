@@ -85,3 +85,50 @@ def test_what_is_no_conversation_is_refused(messages: Any) -> None:
             llm.chat(messages, SAMPLING, use_tqdm=False)
         with pytest.raises(InvalidRequest, match="messages must be a list"):
             list(llm.stream(messages, SAMPLING))
+
+
+def test_a_conversation_s_processor_options_are_checked() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        from_messages(
+            [{"role": "user", "content": "x"}], "m", "id", SamplingParams(), mm_processor_kwargs={"fps": "two"}
+        )
+    assert caught.value.param == "mm_processor_kwargs.fps"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n", 1.5),
+        ("n", "2"),
+        ("temperature", "1"),
+        ("top_k", 5.0),
+        ("max_tokens", "16"),
+        ("logprobs", [1]),
+        ("stop", 5),
+        ("stop", ["a", 5]),
+        ("stop", b"a"),
+        ("stop_token_ids", 5),
+        ("stop_token_ids", ["<|im_end|>"]),
+        ("bad_words", [["a"]]),
+        ("bad_words", ["a"] * 1025),
+        ("bad_words", ["a" * 1001]),
+        ("logit_bias", 5),
+        ("logit_bias", [1.0]),
+        ("logit_bias", {"a": 1.0}),
+        ("logit_bias", {5: "1"}),
+        ("logit_bias", {5: float("nan")}),
+        ("logit_bias", {5: float("inf")}),
+    ],
+)
+def test_sampling_parameters_of_a_wrong_type_are_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        SamplingParams(**{name: value})
+    assert caught.value.param == name
+
+
+def test_sampling_parameters_as_programs_for_vllm_write_them() -> None:
+    # Tokens that a vocabulary lacks have the id None; JSON has strings for keys.
+    made = SamplingParams(
+        stop_token_ids=[None, np.int64(3)], bad_words="no", logit_bias={"5": 1}, max_tokens=np.int64(4)
+    )
+    assert (made.stop_token_ids, made.bad_words, made.logit_bias) == ((3,), ("no",), {5: 1})

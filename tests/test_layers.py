@@ -17,7 +17,8 @@ FILES = {
 # What a part may import at run time, beside the standard library and `sensorium.{types,errors,settings}`.
 VALUES = {"sensorium.types", "sensorium.errors", "sensorium.settings"}
 ALLOWED = {
-    "sensorium.types": {"msgspec"},
+    "sensorium.types": {"msgspec", "sensorium.sampling_values"},
+    "sensorium.sampling_values": set(),
     "sensorium.errors": {"msgspec"},
     "sensorium.settings": {"msgspec", "platformdirs"},
     "sensorium.protocol": {"sensorium.protocol", "pydantic", "msgspec"},

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from sensorium.errors import InvalidRequest
+from sensorium.media.image import to_rgb
 from sensorium.types import MediaItem, Modality
 
 _MAX_CHANNELS = 32
@@ -54,10 +55,10 @@ def _image(value: Any, where: str) -> MediaItem:
 
 
 def _pixels(image: Any, where: str) -> npt.NDArray[np.uint8]:
-    """(height, width, 3) RGB, turned the way EXIF data say."""
+    """(height, width, 3) RGB, turned the way EXIF data say; the same as of the picture's file."""
     if isinstance(image, Image.Image):
         try:
-            image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            image = np.asarray(to_rgb(ImageOps.exif_transpose(image)))
         except (OSError, SyntaxError, ValueError):
             raise InvalidRequest(f"The picture at {where} cannot be decoded.", param=where) from None
     if not _is_rgb(image, 3):

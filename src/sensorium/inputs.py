@@ -129,6 +129,9 @@ def from_messages(
     """
     if not isinstance(messages, Sequence) or isinstance(messages, (str, bytes)):
         raise InvalidRequest("messages must be a list of messages, each a dict.", param="messages")
+    template["mm_processor_kwargs"] = check_video_kwargs(
+        template.get("mm_processor_kwargs") or {}, "mm_processor_kwargs"
+    )
     in_memory: list[MediaItem] = []
     wire = [_wire(message, number, in_memory) for number, message in enumerate(messages)]
     parsed, sources = parse_messages(wire)

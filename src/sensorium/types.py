@@ -7,11 +7,13 @@ worker reads.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import msgspec
 
 from sensorium.errors import InvalidRequest
+from sensorium.sampling_values import biases_of, entries_of
 
 Modality = Literal["image", "video", "audio"]
 FinishReason = Literal["stop", "length", "abort"]
@@ -127,11 +129,14 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     stream: bool = False
 
     def __post_init__(self) -> None:
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        stop, bad_words = entries_of("stop", self.stop, str), entries_of("bad_words", self.bad_words, str)
+        # A token that the vocabulary lacks has the id None, and cannot come.
+        stop_token_ids = entries_of("stop_token_ids", self.stop_token_ids, Integral | None)
         lists = {
             "stop": stop,
-            "stop_token_ids": tuple(self.stop_token_ids or ()),
-            "bad_words": tuple(self.bad_words or ()),
+            "stop_token_ids": tuple(int(one) for one in stop_token_ids if one is not None),
+            "bad_words": bad_words,
+            "logit_bias": biases_of(self.logit_bias),
         }
         for name, entries in lists.items():
             msgspec.structs.force_setattr(self, name, entries)
@@ -149,16 +154,22 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
             ("logprobs", self.logprobs, 0, MAX_LOGPROBS),
             ("seed", self.seed, -(1 << 63), (1 << 64) - 1),
             ("stop", len(stop), 0, MAX_STOPS),
+            ("bad_words", len(bad_words), 0, MAX_BAD_WORDS),
             ("logit_bias", len(self.logit_bias or ()), 0, MAX_LOGIT_BIAS),
         )
         for name, value, low, high in bounds:
+            if value is not None and not isinstance(value, Integral if name in _WHOLE else Real):
+                what = "a whole number" if name in _WHOLE else "a number"
+                raise InvalidRequest(f"{name} is {type(value).__name__}; it must be {what}.", param=name)
             # `not (a <= x <= b)` also catches NaN.
             if value is not None and not low <= value <= high:
-                what = f"{name} has {value} entries" if name in ("stop", "logit_bias") else f"{name} is {value}"
+                what = f"{name} has {value} entries" if name in _COUNTED else f"{name} is {value}"
                 raise InvalidRequest(f"{what}; it must lie between {_plain(low)} and {_plain(high)}.", param=name)
-        for name, texts in (("stop", stop), ("bad_words", self.bad_words or ())):
+        for name, texts in (("stop", stop), ("bad_words", bad_words)):
             if any(not text for text in texts):
                 raise InvalidRequest(f"{name} holds an empty string; leave it out.", param=name)
+        if any(len(word) > MAX_BAD_WORD for word in bad_words):
+            raise InvalidRequest(f"bad_words has a word of more than {MAX_BAD_WORD} characters.", param="bad_words")
         if self.stream:
             raise InvalidRequest("stream is set; LLM.stream() gives an answer piece by piece.", param="stream")
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
@@ -172,6 +183,10 @@ MAX_N = 16
 MAX_LOGPROBS = 20
 MAX_STOPS = 16
 MAX_LOGIT_BIAS = 1024
+MAX_BAD_WORDS = 1024  # all are tokenized, and looked at before each token, while others wait
+MAX_BAD_WORD = 1000
+_WHOLE = frozenset({"n", "top_k", "min_tokens", "max_tokens", "logprobs", "seed"})
+_COUNTED = frozenset({"stop", "bad_words", "logit_bias"})
 
 
 class Adapter(msgspec.Struct, frozen=True):
@@ -196,7 +211,7 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     media: tuple[MediaItem, ...] = ()
     add_generation_prompt: bool = True
     continue_final_message: bool = False
-    add_special_tokens: bool = True  # for `prompt` only; a chat template writes its own
+    add_special_tokens: bool | None = None  # None: those of `prompt`; a chat template writes its own
     chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] = {}
     tools: list[dict[str, Any]] | None = None

@@ -111,3 +111,9 @@ def test_logprobs_are_those_of_the_model() -> None:
 def test_the_likeliest_token_is_that_of_argmax(vocab_size: int) -> None:
     logits = torch.randn(5, vocab_size, generator=torch.Generator().manual_seed(1))
     assert sampler._likeliest(logits).tolist() == logits.argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-40, 1e-38, 1e-9, 1e-5])
+def test_a_tiny_temperature_takes_the_likeliest(temperature: float) -> None:
+    assert set(draws([20.0, 30.0, 25.0], 20, temperature=temperature)) == {1}
+    assert set(draws([-20.0, -5.0, -25.0], 20, temperature=temperature, top_p=0.9)) == {1}

@@ -174,3 +174,23 @@ def test_greedy_tokens_equal_transformers(name: str, checkpoint: Checkpoint) -> 
         }
         assert int(reference_logits(path, inputs, placed(prompt, len(ids)))[-1].argmax()) == token_id
         ids.append(token_id)
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "video"),
+    [
+        ("qwen2_vl", "<|vision_start|><|image_pad|><|vision_end|>", "<|vision_start|><|video_pad|><|vision_end|>"),
+        ("internvl", "<image>", "<video>"),
+    ],
+)
+def test_items_of_a_raw_prompt_may_be_listed_kind_by_kind(
+    name: str, image: str, video: str, checkpoint: Checkpoint
+) -> None:
+    made = builder(checkpoint(name))
+    items = request([None, (4, 56, 56)]).media
+    for text, kinds in ((f"a {image} b {video}", ["image", "video"]), (f"a {video} b {image}", ["video", "image"])):
+        asked = [Request("r", SamplingParams(), prompt=text, media=media) for media in (items, items[::-1])]
+        first, second = (made.build(each)[0] for each in asked)
+        assert [use.kind for use in first.media] == [use.kind for use in second.media] == kinds
+        assert [span.key for span in first.spans] == [span.key for span in second.spans]
+        assert first.token_ids == second.token_ids

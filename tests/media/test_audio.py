@@ -190,3 +190,7 @@ def test_what_is_no_sound(decoder: Decoder) -> None:
     assert re.search("damaged|no sound", refused(decoder, b"\xff\xfb\x90\x00" + bytes(2000)).message)
     late = patched(av_sound(tone(rate=48_000), "mov", "aac"), b"mdhd", 16, struct.pack(">I", 36_000 * 48_000))
     assert len(decoder.decode_audio(item(late)).samples) == pytest.approx(16_000, abs=1000)
+
+
+def test_a_sound_of_which_no_sample_is_left_at_the_wanted_rate(decoder: Decoder) -> None:
+    assert "is too short" in refused(decoder, sound(np.zeros(1, np.float32), 48_000)).message

@@ -30,6 +30,7 @@ def run(text: str, **sampling: Any) -> tuple[str, str | None]:
         ({"stop": "four"}, ("one two. 三, ", "four")),
         ({"skip_special_tokens": False}, ("one two. 三, four<|im_end|>", None)),
         ({"detokenize": False}, ("", None)),
+        ({"detokenize": False, "stop": "two"}, ("", "two")),
     ],
 )
 def test_text_and_stop(sampling: dict[str, Any], expected: tuple[str, str | None]) -> None:
@@ -78,3 +79,10 @@ def test_texts_that_end_every_answer() -> None:
         output = ChoiceOutput(tokenizer, SamplingParams(stop="y"), ("\n###", "###"))
         found = "".join([output.push(token_id) for token_id in tokenizer.encode(text)] + [output.finish()])
         assert found == shown
+
+
+def test_the_end_of_an_answer_is_found_without_showing_it() -> None:
+    tokenizer = tiny.ours("qwen")
+    output = ChoiceOutput(tokenizer, SamplingParams(detokenize=False), ("###",))
+    shown = "".join([output.push(token_id) for token_id in tokenizer.encode("A cat.### Human")] + [output.finish()])
+    assert (shown, output.stop_hit) == ("", "###")

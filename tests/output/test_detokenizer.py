@@ -96,3 +96,11 @@ def test_the_cost_of_a_token_does_not_grow() -> None:
         detokenizer.push(token_id)
     # Under 1 us on an idle core; the bound only catches work that grows with the length.
     assert (time.thread_time() - start) / len(ids) < 20e-6
+
+
+@pytest.mark.parametrize("kind", ["llama2_legacy", "llama2_metaspace"])
+@pytest.mark.parametrize("end", ["\n", "\n\n\n\n\n\n\n\n\n\n", "é\n", "brown 🙂"])
+def test_nothing_of_the_prompt_is_shown(kind: str, end: str) -> None:
+    tokenizer = tiny.ours(kind)
+    prompt, ids = tokenizer.encode("The" + end), tokenizer.encode("fox")
+    assert "".join(stream(kind, ids, skip=True, prompt=prompt)) == " fox"

@@ -240,3 +240,42 @@ def test_tool_arguments_reach_the_template_as_an_object() -> None:
 def test_a_request_may_bring_its_own_template() -> None:
     _, text = run(request(Message("user", (Text("x"),)), chat_template="[{{ messages[0].content }}]"), template(""))
     assert text == "[x]"
+
+
+@pytest.mark.parametrize("depth", [40, 500, 900, 100_000])
+def test_tool_arguments_that_are_nested_too_deeply_stay_text(depth: int) -> None:
+    arguments = '{"a":' * depth + "1" + "}" * depth
+    call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
+    _, text = run(
+        request(Message("assistant", (), {"tool_calls": [call]})),
+        template("{{ messages[0].tool_calls[0].function.arguments }}"),
+    )
+    assert text == arguments
+
+
+def test_special_tokens_may_be_put_around_a_chat() -> None:
+    said = Message("user", (Text("x"),))
+    source = "{{ messages[0].content }}"
+    usual, _ = run(request(said), template(source, "llama2_legacy"), "llama2_legacy")
+    more, _ = run(request(said, add_special_tokens=True), template(source, "llama2_legacy"), "llama2_legacy")
+    assert more == [tiny.ours("llama2_legacy").added_tokens["<s>"], *usual]
+
+
+USERS_PARTS = (
+    "{% for p in m.content %}{{ '<|image_pad|>' if p.type == 'image' else p.text }}{% endfor %}"
+    "{% if m.content is string %}{{ m.content }}{% endif %}"
+)
+SYSTEMS = {
+    "as Llama 3.2 Vision": "{{ messages[0].content | trim }}",
+    "as Gemma 3": "{{ messages[0].content if messages[0].content is string else messages[0].content[0].text }}",
+}
+
+
+@pytest.mark.parametrize("system", SYSTEMS.values(), ids=SYSTEMS)
+def test_a_system_message_in_parts_where_the_template_takes_parts_of_users_only(system: str) -> None:
+    source = (
+        f"{{% if messages[0].role == 'system' %}}{system}|{{% set messages = messages[1:] %}}{{% endif %}}"
+        f"{{% for m in messages %}}{USERS_PARTS}{{% endfor %}}"
+    )
+    said = Message("system", (Text("Be brief."), Text("Be kind."))), Message("user", (Text("a"), Text("b")))
+    assert run(request(*said), template(source))[1] == "Be brief.\nBe kind.|ab"

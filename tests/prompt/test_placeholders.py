@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sensorium.errors import InvalidRequest
-from sensorium.prompt.placeholders import check_counts, expand
+from sensorium.prompt.placeholders import check_counts, expand, order_in
 
 
 def test_expand() -> None:
@@ -41,3 +41,16 @@ def test_check_counts() -> None:
     with pytest.raises(InvalidRequest, match="2 image placeholders, but 1 image items") as caught:
         check_counts([9, 9], {"image": 9}, ["image"], "prompt")
     assert caught.value.param == "prompt"
+
+
+def test_items_in_the_order_of_their_places() -> None:
+    literals = {"<i>": {"image"}, "<v>": {"video"}, "<x>": {"image", "video"}, "(<x>.)": {"video"}}
+
+    def order(text: str, *kinds: str) -> list[int]:
+        return order_in(text, literals, kinds)
+
+    assert order("a<i>b<v><i>", "image", "image", "video") == [0, 2, 1]
+    assert order("(<x>.)<x>", "image", "video") == [1, 0]  # the longer literal counts
+    assert order("<x><x>", "video", "image") == [0, 1]
+    assert order("<i>", "video", "image", "image") == [1, 0, 2]
+    assert order_in("<i>", {}, ["image"]) == [0]

@@ -14,6 +14,7 @@ from sensorium.protocol.body import parse_body
 from sensorium.protocol.chat import ChatBody, parse_chat
 from sensorium.protocol.fields import REFUSED, SAMPLING
 from sensorium.protocol.parsed import Parsed, combined_salt
+from sensorium.protocol.tokens import TokenizeBody, parse_tokenize
 from sensorium.types import MediaSlot, Message, SamplingParams, Text
 from sensorium.worker.frames import Generate, encode, to_worker
 
@@ -173,3 +174,45 @@ def test_any_messages(messages: Any) -> None:
         assert [slot.index for slot in slots] == list(range(len(parsed.sources)))
         frame = Generate(parsed.request)
         assert to_worker.decode(encode(frame)[4:]) == frame
+
+
+@pytest.mark.parametrize("calls", [5, True, "call", {"id": "1"}, ["call"], [None]])
+def test_tool_calls_are_a_list_of_objects(calls: Any) -> None:
+    with pytest.raises(InvalidRequest, match="must be a list of objects") as caught:
+        parse(messages=[{"role": "assistant", "content": "x", "tool_calls": calls}])
+    assert caught.value.param == "messages[0].tool_calls"
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"extra_configs": {"max_new_tokens": 0}}, "extra_configs.max_new_tokens"),
+        ({"extra_configs": {"gen_length": 0}}, "extra_configs.gen_length"),
+        ({"extra_configs": {"top_p": 3}}, "extra_configs.top_p"),
+        ({"extra_configs": {"stop_words_str": [""]}}, "extra_configs.stop_words_str"),
+        ({"extra_configs": {"max_new_tokens": 5}, "max_tokens": 0}, "max_tokens"),
+        ({"extra_configs": {"max_new_tokens": 5}, "max_completion_tokens": 0}, "max_completion_tokens"),
+    ],
+)
+def test_a_wrong_value_is_named_where_it_stands(body: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse(**body)
+    assert caught.value.param == param
+    assert caught.value.message.startswith(param)
+
+
+@pytest.mark.parametrize("name", ["fps", "num_frames", "max_frames"])
+@pytest.mark.parametrize("value", ["2", 0, -1, [], True])
+def test_tokenize_checks_what_is_said_of_videos(name: str, value: Any) -> None:
+    body = {"messages": [{"role": "user", "content": "x"}], "mm_processor_kwargs": {name: value}}
+    with pytest.raises(InvalidRequest) as caught:
+        parse_tokenize(parse_body(TokenizeBody, json.dumps(body).encode()), "m", "id")
+    assert caught.value.param == f"mm_processor_kwargs.{name}"
+
+
+@pytest.mark.parametrize("name", ["tools", "documents"])
+def test_tokenize_refuses_what_would_be_in_the_prompt_elsewhere(name: str) -> None:
+    body = {"messages": [{"role": "user", "content": "x"}], name: [{"type": "function"}]}
+    with pytest.raises(InvalidRequest, match="is not supported by this server") as caught:
+        parse_tokenize(parse_body(TokenizeBody, json.dumps(body).encode()), "m", "id")
+    assert caught.value.param == name

@@ -15,6 +15,7 @@ import torch
 
 from sensorium.engine.sequence import Sequence
 
+_GREEDY_BELOW = 1e-5  # as in vLLM; logits that are divided by less are no numbers soon
 _NUM_CANDIDATES = 1024  # top_p looks at this many first; nearly always enough, and 20 times cheaper than a sort
 
 
@@ -57,7 +58,7 @@ def _likeliest(logits: torch.Tensor) -> torch.Tensor:
 
 def _is_plain_greedy(sequence: Sequence) -> bool:
     params = sequence.sampling
-    return params.temperature == 0 and params.logprobs is None and not _is_adjusted(sequence)
+    return params.temperature < _GREEDY_BELOW and params.logprobs is None and not _is_adjusted(sequence)
 
 
 def _is_adjusted(sequence: Sequence) -> bool:
@@ -78,7 +79,7 @@ def _sample_row(row: torch.Tensor, sequence: Sequence) -> Sampled:
     raw = torch.log_softmax(row, -1) if params.logprobs is not None else None  # (vocab_size,)
     if _is_adjusted(sequence):
         _adjust(row, sequence)
-    token_id = int(row.argmax()) if params.temperature == 0 else _draw(row, sequence)
+    token_id = int(row.argmax()) if params.temperature < _GREEDY_BELOW else _draw(row, sequence)
     if raw is None:
         return Sampled(token_id)
     logprob = float(raw[token_id])

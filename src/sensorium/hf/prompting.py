@@ -99,7 +99,7 @@ class LibraryPromptBuilder:
             media_placeholder=self._placeholders,
             placeholder_ids={kind: token_id for kind, token_id in known.items() if token_id is not None},
         )
-        if request.messages is not None and self._needs_bos(text):
+        if request.messages is not None and not request.add_special_tokens and self._needs_bos(text):
             ids = [*self._tokenizer.encode_prompt("")[:1], *ids]
         return LibraryPrompt(ids, cache_salt=request.cache_salt), text
 
@@ -115,10 +115,10 @@ class LibraryPromptBuilder:
             foreign = [
                 (start, end, guard.plain(text[start:end], at_start=start == 0)) for start, end in guard.foreign(text)
             ]
-            shown, add_special_tokens = guard.unbroken(text), self._needs_bos(text)
+            shown, add_special_tokens = guard.unbroken(text), request.add_special_tokens or self._needs_bos(text)
         elif request.prompt is not None:
             text = shown = written(request.prompt, self._placeholders, [item.kind for item in request.media])
-            add_special_tokens = request.add_special_tokens
+            add_special_tokens = request.add_special_tokens is not False
         else:
             raise InvalidRequest(
                 "prompt_token_ids with media is not supported by the engine transformers; send the prompt as text.",

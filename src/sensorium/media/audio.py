@@ -167,7 +167,10 @@ def _collect(chunks: Chunks, rate: int, wanted: Wanted) -> Samples:
         raise Rejected(f"has no sound between {wanted.start or 0:g} s and its end, at {at / rate:.2f} s")
     if stream:
         parts.append(stream.resample_chunk(np.zeros(0, np.float32), last=True))
-    return np.ascontiguousarray(np.concatenate(parts), dtype=np.float32)
+    samples = np.concatenate(parts)
+    if not len(samples):
+        raise Rejected(f"is too short: {taken} samples at {rate} Hz leave none at {wanted.rate} Hz")
+    return np.ascontiguousarray(samples, dtype=np.float32)
 
 
 def _blocks(samples: Samples) -> Chunks:

@@ -1,6 +1,6 @@
 """From an encoded picture to RGB. Runs in the decoding child: the input is hostile and the decoder is C.
 
-Imported by the child alone, so only Pillow and the standard library are imported here.
+Imported by the child, so only Pillow and the standard library are imported here. The offline API takes `to_rgb` too.
 """
 
 from __future__ import annotations

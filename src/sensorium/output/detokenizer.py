@@ -34,6 +34,8 @@ class Detokenizer:
                 decoder = _Window(tokenizer, skip_special_tokens)
         for token_id in prompt_ids[-_PRIMING:]:
             decoder.push(token_id)
+        if prompt_ids:
+            decoder.begin()
         # Bound once: `push` runs for every token of every sequence.
         self.push, self.flush = decoder.push, decoder.flush
 
@@ -44,6 +46,9 @@ class _Decoder(Protocol):
 
     def flush(self) -> str:
         """Return what was held back; the sequence has ended."""
+
+    def begin(self) -> None:
+        """Forget what was held back, but for the bytes of an unfinished character: the prompt has ended."""
 
 
 class _ByteLevel:
@@ -61,6 +66,9 @@ class _ByteLevel:
 
     def flush(self) -> str:
         return self._decode(b"", True)
+
+    def begin(self) -> None:
+        pass  # only unfinished characters are held back
 
 
 class _SentencePiece:
@@ -89,6 +97,12 @@ class _SentencePiece:
 
     def flush(self) -> str:
         return self._stripped(self._take_run())
+
+    def begin(self) -> None:
+        unfinished = _utf8("replace")
+        unfinished.decode(bytes(self._run))
+        self._run = bytearray(unfinished.getstate()[0])
+        self._strip = 0
 
     def _take_run(self) -> str:
         if not self._run:
@@ -133,3 +147,6 @@ class _Window:
     def flush(self) -> str:
         text = self._tokenizer.decode(self._ids, self._skip)
         return text[len(self._shown) :] if text.startswith(self._shown) else ""
+
+    def begin(self) -> None:
+        pass  # the window's text has gone out

@@ -15,6 +15,7 @@ from sensorium.prompt.tokenizer import Tokenizer
 from sensorium.types import MediaSlot, Message, Part, Request, Text
 
 _RESERVED = {"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"}
+_MAX_DEPTH = 32  # of a tool call's arguments that are handed on as an object
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 _guards: WeakKeyDictionary[Tokenizer, Guard] = WeakKeyDictionary()
 
@@ -55,10 +56,12 @@ def build(
         # A spelling without a control token is not broken in client text, so no template's can be told from it.
         known = {t: m for t, m in (spellings or {}).items() if any(token in t for token in tokenizer.added_tokens)}
         ids, text = guard.encode(_with_markers(rendered, known))
+        if request.add_special_tokens:
+            ids = tokenizer.with_special_tokens(ids)
         check_counts(ids, placeholder_ids, kinds, "messages")
     elif request.prompt is not None:
         text = written(request.prompt, media_placeholder, kinds)
-        ids = tokenizer.encode_prompt(_with_markers(text, spellings or {}), request.add_special_tokens)
+        ids = tokenizer.encode_prompt(_with_markers(text, spellings or {}), request.add_special_tokens is not False)
         check_counts(ids, placeholder_ids, kinds, "prompt")
     else:
         ids = request.prompt_token_ids or []
@@ -146,10 +149,16 @@ def _content(message: Message, guard: Guard, template: ChatTemplate, markers: Ma
     single = len(texts) <= 1 and not any(isinstance(part, MediaSlot) for part in message.content)
     if not template.takes_parts or (single and template.takes_text):
         return "\n".join(texts)
+    if message.role != "user" and len(texts) > 1 and _is_text(message) and template.joins(message.role):
+        return "\n".join(texts)
     return [
         (template.media_part(part.kind) if isinstance(part, MediaSlot) else None) or {"type": "text", "text": text}
         for part, text in zip(message.content, texts, strict=True)
     ]
+
+
+def _is_text(message: Message) -> bool:
+    return all(isinstance(part, Text) for part in message.content)
 
 
 def _with_parsed_arguments(call: Any) -> Any:
@@ -158,11 +167,21 @@ def _with_parsed_arguments(call: Any) -> Any:
     if isinstance(function, dict) and isinstance(function.get("arguments"), str):
         try:
             arguments = json.loads(function["arguments"] or "{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             return call
-        if isinstance(arguments, dict):
+        if isinstance(arguments, dict) and not _is_deeper(arguments, _MAX_DEPTH):
             return {**call, "function": {**function, "arguments": arguments}}
     return call
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Tell whether lists and objects are nested in `value` deeper than `depth`."""
+    level = [value]
+    while level and depth >= 0:
+        depth -= 1
+        nested = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        level = [child for children in nested for child in children]
+    return bool(level)
 
 
 def written(prompt: str | tuple[Part, ...], markers: Mapping[str, str], kinds: Sequence[str]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 
 from sensorium.errors import InvalidRequest
 
@@ -49,6 +50,26 @@ def expand(
             f"The prompt has {len(offsets)} media placeholders, but {len(items)} media items were given."
         )
     return expanded + token_ids[start:], offsets
+
+
+def order_in(text: str, literals: Mapping[str, Collection[str]], kinds: Sequence[str]) -> list[int]:
+    """Return the numbers of media items in the order of their places in `text`.
+
+    Items of a kind keep their order among themselves; those without a place come last.
+
+    Args:
+        literals: what stands for an item in a text -> the kinds of items that it may stand for.
+        kinds: of the items.
+    """
+    waiting = list(range(len(kinds)))
+    ordered: list[int] = []
+    pattern = "|".join(map(re.escape, sorted(literals, key=len, reverse=True))) or "(?!)"
+    for place in re.finditer(pattern, text):
+        number = next((each for each in waiting if kinds[each] in literals[place[0]]), None)
+        if number is not None:
+            waiting.remove(number)
+            ordered.append(number)
+    return ordered + waiting
 
 
 def check_counts(

@@ -104,6 +104,23 @@ class ChatTemplate:
         text = self._probe([{"type": "text", "text": _PROBE}])
         return text.count(_PROBE) == 1 and "'type'" not in text and '"type"' not in text
 
+    def joins(self, role: str) -> bool:
+        """Whether the texts of such a message must be joined: the template takes one string, and not its parts.
+
+        Some take parts of users, and write those of the system as Python would, or only the first.
+        """
+        if role not in self._joins:
+            words = [_PROBE + "one", _PROBE + "two"]
+            parts = [{"type": "text", "text": word} for word in words]
+            in_parts, whole = self._probe(parts, role), self._probe("".join(words), role)
+            listed = [in_parts.count(word) for word in words] == [1, 1] and "'type'" not in in_parts
+            self._joins[role] = not (listed and '"type"' not in in_parts) and whole.count("".join(words)) == 1
+        return self._joins[role]
+
+    @cached_property
+    def _joins(self) -> dict[str, bool]:
+        return {}
+
     def writes_media(self, kind: str) -> bool:
         """Whether the template writes something of its own for {"type": kind} parts."""
         return self.media_part(kind) == {"type": kind}
@@ -126,9 +143,13 @@ class ChatTemplate:
     def _media(self) -> dict[str, dict[str, str] | None]:
         return {}
 
-    def _probe(self, content: Any) -> str:
+    def _probe(self, content: Any, role: str = "user") -> str:
+        chat = [{"role": role, "content": content}]
+        if role != "user":
+            said = {"role": "user", "content": "x" if self.takes_text else [{"type": "text", "text": "x"}]}
+            chat = [*chat, said] if role == "system" else [said, *chat]
         try:
-            return self.render([{"role": "user", "content": content}])
+            return self.render(chat)
         except InvalidRequest:
             return ""
 

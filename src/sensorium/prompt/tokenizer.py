@@ -66,9 +66,13 @@ class Tokenizer:
         if self._cut is None:
             ids: list[int] = self.backend.encode(_well_formed(text), add_special_tokens=add_special_tokens).ids
             return ids
-        around = self.backend.encode("").ids if add_special_tokens else []
-        before = len(self.start) and 1
-        return around[:before] + self.encode(text) + around[before:]
+        return self.with_special_tokens(self.encode(text)) if add_special_tokens else self.encode(text)
+
+    def with_special_tokens(self, ids: list[int]) -> list[int]:
+        """Return `ids` between what the checkpoint puts before and after every text."""
+        around, bare = self.backend.encode("x").ids, self.backend.encode("x", add_special_tokens=False).ids
+        before = next(at for at in range(len(around) + 1) if around[at : at + len(bare)] == bare)
+        return around[:before] + ids + around[before + len(bare) :]
 
     @property
     def start(self) -> str:

@@ -19,11 +19,12 @@ from sensorium.protocol.fields import (
     processor_kwargs,
 )
 from sensorium.protocol.parsed import Parsed, combined_salt
-from sensorium.protocol.rtp_config import GenerateConfig, sampling_fields
+from sensorium.protocol.rtp_config import GenerateConfig, sampling_fields, wire_names
 from sensorium.protocol.swift import MediaLists, read_tags
 from sensorium.types import MediaSource, Message, Request, Text
 
 FALLBACK = {"max_tokens": None}  # until the context is full
+_EXTRA = "extra_configs."
 
 
 class ChatBody(SamplingFields, MediaLists):
@@ -64,12 +65,11 @@ def parse_chat(
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidRequest("`top_logprobs` needs `logprobs` to be true.", param="top_logprobs")
     messages, sources = read_conversation(body.messages, body)
-    wins = body.max_completion_tokens is not None
     given = given_sampling(
         body,
         FALLBACK,
-        {"logprobs": "top_logprobs"} | ({"max_tokens": "max_completion_tokens"} if wins else {}),
-        sampling_fields(body.extra_configs, "extra_configs.") if body.extra_configs else None,
+        _wire_names(body),
+        sampling_fields(body.extra_configs, _EXTRA) if body.extra_configs else None,
         max_tokens=body.max_completion_tokens,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
     )
@@ -79,7 +79,7 @@ def parse_chat(
         messages=messages,
         add_generation_prompt=add_prompt,
         continue_final_message=continue_final,
-        add_special_tokens=bool(body.add_special_tokens),
+        add_special_tokens=body.add_special_tokens,
         chat_template=body.chat_template,
         chat_template_kwargs=body.chat_template_kwargs or {},
         mm_processor_kwargs=processor_kwargs(body),
@@ -112,6 +112,16 @@ def check_template_fields(template: str | None, kwargs: dict[str, Any] | None, t
                 param=name,
             )
     check_plain(kwargs, "chat_template_kwargs")
+
+
+def _wire_names(body: ChatBody) -> dict[str, str]:
+    """Return the body's names of sampling fields, where they are not ours."""
+    names = wire_names(body.extra_configs, _EXTRA) if body.extra_configs else {}
+    names = {ours: path for ours, path in names.items() if getattr(body, ours) is None}  # the body's own win
+    names["logprobs"] = "top_logprobs"
+    if body.max_completion_tokens is not None:
+        names["max_tokens"] = "max_completion_tokens"
+    return names
 
 
 def _text(message: Message) -> str:

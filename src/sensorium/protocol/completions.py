@@ -66,7 +66,7 @@ def parse_completion(body: CompletionBody, model: str, request_id: str, key_salt
     whole = Request(
         id=request_id,
         sampling=given.over({}),
-        add_special_tokens=body.add_special_tokens is not False,
+        add_special_tokens=body.add_special_tokens,
         mm_processor_kwargs=processor_kwargs(body),
         cache_salt=combined_salt(key_salt, body.cache_salt),
     )

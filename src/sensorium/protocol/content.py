@@ -92,6 +92,9 @@ def _draft(wire: WireMessage, path: str) -> Draft:
     extra = {name: value for name in EXTRA if (value := (wire.model_extra or {}).get(name)) is not None}
     for name, value in extra.items():
         check_plain(value, f"{path}.{name}")
+    calls = extra.get("tool_calls", [])
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        raise InvalidRequest(f"`{path}.tool_calls` must be a list of objects.", param=f"{path}.tool_calls")
     where = f"{path}.content"
     if wire.content is None or isinstance(wire.content, str):
         return Draft(role, where, [Written(wire.content or "", where, whole=True)], extra)

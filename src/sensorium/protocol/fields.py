@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import pydantic
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -82,15 +82,18 @@ SAMPLING = (
     *("skip_special_tokens", "spaces_between_special_tokens", "include_stop_str_in_output"),
 )
 
-# Known fields we do not serve -> the values that ask for nothing. Null, [] and {} never ask for anything.
+# Known fields we do not serve (OpenAI's, vLLM's, and what SGLang and llama.cpp bind answers with) -> the values that
+# ask for nothing. Null, [] and {} never ask for anything.
 REFUSED: dict[str, tuple[object, ...]] = {
     "allowed_token_ids": (),
     "audio": (),
     "audios": (),
     "documents": (),
     "early_stopping": (False,),
+    "ebnf": (),
     "function_call": ("none", "auto"),
     "functions": (),
+    "grammar": (),
     "guided_choice": (),
     "guided_decoding_backend": (),
     "guided_grammar": (),
@@ -99,6 +102,7 @@ REFUSED: dict[str, tuple[object, ...]] = {
     "guided_whitespace_pattern": (),
     "images": (),
     "urls": (),
+    "json_schema": (),
     "length_penalty": (0, 1),
     "logits_processors": (),
     "media_io_kwargs": (),
@@ -109,6 +113,7 @@ REFUSED: dict[str, tuple[object, ...]] = {
     "prompt_embeds": (),
     "prompt_logprobs": (False,),
     "reasoning_effort": ("none",),
+    "regex": (),
     "response_format": ({"type": "text"},),
     "return_token_ids": (False,),
     "return_tokens_as_token_ids": (False,),
@@ -196,7 +201,13 @@ def check_stream_options(body: SamplingFields) -> None:
         raise InvalidRequest("`stream_options` needs `stream` to be true.", param="stream_options")
 
 
-def processor_kwargs(body: SamplingFields) -> dict[str, Any]:
+class HasProcessorKwargs(Protocol):
+    """A body with options for the media processor."""
+
+    mm_processor_kwargs: dict[str, Any] | None
+
+
+def processor_kwargs(body: HasProcessorKwargs) -> dict[str, Any]:
     """Return `mm_processor_kwargs`, checked to be plain JSON, and what it says about videos.
 
     Raises:

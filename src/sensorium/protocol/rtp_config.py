@@ -92,10 +92,8 @@ def sampling_fields(config: GenerateConfig, path: str) -> dict[str, Any]:
         if name in REFUSED and not (value is None or value in ([], {}) or value in REFUSED[name]):
             raise InvalidRequest(f"`{path}{name}` is not supported by this server; leave it out.", param=path + name)
     fields: dict[str, Any] = {}
-    for ours, theirs in _NAMES.items():
-        value = next((value for name in theirs if (value := getattr(config, name)) is not None), None)
-        if value is not None:
-            fields[ours] = value
+    for ours, theirs in _given(config).items():
+        fields[ours] = getattr(config, theirs)
     if "n" in fields:
         fields["n"] = max(1, fields["n"])  # 0: one answer, and not in a list
     for number, ids in enumerate(config.stop_words_list or ()):
@@ -108,3 +106,18 @@ def sampling_fields(config: GenerateConfig, path: str) -> dict[str, Any]:
     if config.stop_words_list:
         fields["stop_token_ids"] = [ids[0] for ids in config.stop_words_list]
     return fields
+
+
+def wire_names(config: GenerateConfig, path: str) -> dict[str, str]:
+    """Return where the fields of SamplingParams that `config` sets stand in the body."""
+    return {ours: path + theirs for ours, theirs in _given(config).items()}
+
+
+def _given(config: GenerateConfig) -> dict[str, str]:
+    """Return the names of what `config` sets: ours -> theirs."""
+    found: dict[str, str] = {}
+    for ours, theirs in _NAMES.items():
+        name = next((name for name in theirs if getattr(config, name) is not None), None)
+        if name is not None:
+            found[ours] = name
+    return found

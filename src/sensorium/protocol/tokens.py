@@ -8,11 +8,10 @@ import pydantic
 from pydantic import ConfigDict
 
 from sensorium.errors import InvalidRequest
-from sensorium.protocol.body import check_plain
 from sensorium.protocol.chat import check_template_fields, read_conversation
 from sensorium.protocol.completions import Prompt, split_prompts
 from sensorium.protocol.content import WireMessage
-from sensorium.protocol.fields import Bool, TokenId
+from sensorium.protocol.fields import Bool, TokenId, check_extra, processor_kwargs
 from sensorium.protocol.parsed import Parsed
 from sensorium.protocol.swift import MediaLists
 from sensorium.types import Request, SamplingParams
@@ -50,7 +49,8 @@ def parse_tokenize(body: TokenizeBody, model: str, request_id: str, *, trust_tem
     Raises:
         InvalidRequest: `param` is the path of the offending field.
     """
-    check_plain(body.mm_processor_kwargs, "mm_processor_kwargs")
+    check_extra(body)
+    options = processor_kwargs(body)
     check_template_fields(body.chat_template, body.chat_template_kwargs, trust_template)
     if (body.prompt is None) == (body.messages is None):
         raise InvalidRequest("Send either `prompt` or `messages`.", param="prompt")
@@ -59,7 +59,7 @@ def parse_tokenize(body: TokenizeBody, model: str, request_id: str, *, trust_tem
         prompts = split_prompts(body.prompt)
         if len(prompts) != 1 or not isinstance(prompts[0], str):
             raise InvalidRequest("`prompt` must be a string.", param="prompt")
-        special = body.add_special_tokens is not False
+        special = body.add_special_tokens
         return Parsed(model, Request(request_id, sampling, prompt=prompts[0], add_special_tokens=special))
     messages, sources = read_conversation(body.messages, body)
     continue_final = bool(body.continue_final_message)
@@ -69,9 +69,9 @@ def parse_tokenize(body: TokenizeBody, model: str, request_id: str, *, trust_tem
         messages=messages,
         add_generation_prompt=not continue_final if body.add_generation_prompt is None else body.add_generation_prompt,
         continue_final_message=continue_final,
-        add_special_tokens=bool(body.add_special_tokens),
+        add_special_tokens=body.add_special_tokens,
         chat_template=body.chat_template,
         chat_template_kwargs=body.chat_template_kwargs or {},
-        mm_processor_kwargs=body.mm_processor_kwargs or {},
+        mm_processor_kwargs=options,
     )
     return Parsed(model, request, sources)

@@ -87,19 +87,17 @@ def prompt_body(request: Request, model: str, dialect: Dialect, engine: str) -> 
         options: dict[str, tuple[Any, Any]] = {
             "add_generation_prompt": (request.add_generation_prompt, True),
             "continue_final_message": (request.continue_final_message, False),
-            "add_special_tokens": (request.add_special_tokens, request.add_special_tokens),
+            "add_special_tokens": (bool(request.add_special_tokens), False),
             "chat_template": (request.chat_template, None),
             "chat_template_kwargs": (request.chat_template_kwargs, {}),
             "tools": (request.tools, None),
         }
-        if dialect.templates and request.add_special_tokens:
-            body.fields["add_special_tokens"] = True
     else:
         if isinstance(request.prompt, tuple) or request.media:
             raise refused("prompt", "a raw prompt with media in it (send messages)", dialect, engine)
         prompt = request.prompt if request.prompt is not None else request.prompt_token_ids
         body = Body(TEXT, {"model": model, "prompt": prompt})
-        options = {"add_special_tokens": (request.add_special_tokens or request.prompt is None, True)}
+        options = {"add_special_tokens": (request.add_special_tokens is not False or request.prompt is None, True)}
     for name, (value, quiet) in options.items():
         if value != quiet:
             if not dialect.templates:

@@ -222,7 +222,9 @@ class EngineLoop:
             seed=seed + index,
             bad_words=self._bad_words(tuple(sampling.bad_words or ())),
         )
-        return Choice(sequence, ChoiceOutput(self._tokenizer, sampling, () if sampling.ignore_eos else self._end_texts))
+        ends = () if sampling.ignore_eos else self._end_texts
+        before = job.prompt.token_ids if _continues(job.request) else ()
+        return Choice(sequence, ChoiceOutput(self._tokenizer, sampling, ends, before))
 
     def _bad_words(self, words: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
         """A word may stand at the start of a text or behind a blank: ban both spellings."""
@@ -321,6 +323,13 @@ class EngineLoop:
             self._on_failed(
                 request_id, SensoriumError("The engine failed while it worked on this request; the log says why.")
             )
+
+
+def _continues(request: Request) -> bool:
+    """Whether the answer goes on in a text of the client's. One to parts, as rtp-llm has them, stands by itself."""
+    if request.messages is not None:
+        return request.continue_final_message
+    return not isinstance(request.prompt, tuple)
 
 
 def exit_process() -> None:

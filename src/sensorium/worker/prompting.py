@@ -15,7 +15,7 @@ from sensorium.families.family import Family, Layout, MediaSpan, Processor
 from sensorium.media.decode import Decoder as MediaDecoder
 from sensorium.model.lora import Lora
 from sensorium.prompt.build import build
-from sensorium.prompt.placeholders import expand
+from sensorium.prompt.placeholders import expand, order_in
 from sensorium.prompt.template import ChatTemplate
 from sensorium.prompt.tokenizer import Tokenizer
 from sensorium.settings import MediaLimits
@@ -52,6 +52,11 @@ class PromptBuilder:
         self._placeholder_ids = {kind: media.placeholder(checkpoint) for kind, media in family.media.items()}
         self._markers = {kind: media.marker for kind, media in family.media.items()}
         self._spellings = {text: media.marker for media in family.media.values() for text in media.spellings}
+        self._literals: dict[str, set[str]] = {}
+        for kind, media in family.media.items():
+            for text in (media.marker, *media.spellings, tokenizer.token_string(self._placeholder_ids[kind])):
+                if text:
+                    self._literals.setdefault(text, set()).add(kind)
         self._number = {kind: media.number(checkpoint) for kind, media in family.media.items() if media.number}
 
     def ids(self, request: Request) -> tuple[list[int], str]:
@@ -76,6 +81,7 @@ class PromptBuilder:
         salt = _salted(request.cache_salt, lora)
         source = "messages" if request.messages is not None else "prompt"
         self._check_ids("logit_bias", request.sampling.logit_bias or ())
+        request = self._in_order(request)
         ids, text = self.ids(request)
         # A tokenizer can have more tokens than the model has embeddings; placeholders may be such, and are replaced.
         self._check_ids(source, set(ids).difference(self._placeholder_ids.values()))
@@ -104,6 +110,15 @@ class PromptBuilder:
         inputs = tuple(item.input for item in prepared)
         positions = self._positions(len(expanded), spans)
         return Prompt(expanded, spans, inputs, cache_salt=salt, media=uses, lora=lora, **positions), text
+
+    def _in_order(self, request: Request) -> Request:
+        """Put the items of a raw prompt in the order of their places: programs list them kind by kind."""
+        kinds = [item.kind for item in request.media]
+        if len(set(kinds)) < 2 or request.messages is not None or isinstance(request.prompt, tuple):
+            return request
+        text = request.prompt or self._tokenizer.decode(request.prompt_token_ids or [], skip_special_tokens=False)
+        order = order_in(text, self._literals, kinds)
+        return msgspec.structs.replace(request, media=tuple(request.media[number] for number in order))
 
     def _numbered(self, kinds: Sequence[str], layouts: Sequence[Layout]) -> list[Layout]:
         """What each item takes as the first, second, ... of its kind."""
