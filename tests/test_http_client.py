@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
@@ -87,6 +91,17 @@ def test_a_socks_proxy_says_what_to_install(proxy: Callable[[str], None]) -> Non
     proxy("socks5://127.0.0.1:9")
     with pytest.raises(ConfigurationError, match=r"^ALL_PROXY names a SOCKS proxy.*httpx\[socks\]"):
         http_client(httpx.Client, "https://example.com")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("socksio") is not None, reason="httpx can use SOCKS proxies here")
+def test_a_download_through_a_socks_proxy_says_so(proxy: Callable[[str], None], tmp_path: Path) -> None:
+    proxy("socks5://127.0.0.1:9")
+    program = "from sensorium.registry.download import download as d; d('organisation/model', None, lambda *_: None)"
+    environment = {**os.environ, "SENSORIUM_HOME": str(tmp_path), "HF_HUB_OFFLINE": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert "ConfigurationError: ALL_PROXY names a SOCKS proxy" in done.stderr
 
 
 def test_what_is_no_proxy_is_told_without_its_value(proxy: Callable[[str], None]) -> None:

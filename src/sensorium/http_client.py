@@ -25,13 +25,18 @@ def http_client(kind: type[Client], url: str, **options: Any) -> Client:
     try:
         return kind(trust_env=not is_here(url), **options)
     except ImportError:
-        raise ConfigurationError(
-            f"{_named()} names a SOCKS proxy. Install what it takes, `pip install 'httpx[socks]'`, or unset it."
-        ) from None
+        raise socks_proxy() from None
     except (ValueError, httpx.InvalidURL):
         raise ConfigurationError(
             f"{_named()} names no proxy that can be used; write one like http://proxy:3128, or unset it."
         ) from None
+
+
+def socks_proxy() -> ConfigurationError:
+    """Return what to say where httpx raised ImportError: of its parts only SOCKS is not installed with it."""
+    return ConfigurationError(
+        f"{_named()} names a SOCKS proxy. Install what it takes, `pip install 'httpx[socks]'`, or unset it."
+    )
 
 
 def is_here(url: str) -> bool:

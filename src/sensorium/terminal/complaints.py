@@ -14,12 +14,12 @@ def explained(error: click.ClickException) -> str:
     """Return click's sentence, with the nearest flag, and the variable a wrong value came from."""
     if isinstance(error, click.NoSuchOption) and error.ctx is not None:
         return f"There is no option {error.option_name}.{_nearest(error.option_name, error.ctx)}"
-    if isinstance(error, click.BadParameter):
-        for theirs, ours in _NUMBERS:
-            error.message = error.message.replace(f"{theirs} range.", f"{ours}.").replace(f"{theirs}.", f"{ours}.")
-        if (variable := _variable(error)) is not None:
-            return f"{variable}: {error.message}"
     said = error.format_message()
+    if isinstance(error, click.BadParameter):
+        if (variable := _variable(error)) is not None:
+            said = f"{variable}: {error.message}"
+        for theirs, ours in _NUMBERS:
+            said = said.replace(f"{theirs} range.", f"{ours}.").replace(f"{theirs}.", f"{ours}.")
     return said if said.endswith((".", "?", "!")) else f"{said}."
 
 
