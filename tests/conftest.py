@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,13 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+with contextlib.suppress(ImportError):  # which the environment of `make test-swift` lacks
+    from hypothesis import HealthCheck, settings
+
+    # How long one example takes says nothing where two cores are shared.
+    settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("shared")
 
 TESTS = Path(__file__).parent
 

@@ -4,7 +4,7 @@ import math
 from itertools import pairwise
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from . import fonts
 
@@ -157,3 +157,18 @@ def bent(rng, mask, middles, amount: float):
     mask = Image.fromarray(wide[rows, columns])
     box = mask.getbbox()
     return mask.crop(box), [m + pad - box[0] for m in middles]
+
+
+def outlined(mask, middles, width: float):
+    """The mask's contour alone, a line as wide as `width` of its height."""
+    scale = max(1.0, mask.height / 64)  # filters as wide as a large picture's line take seconds
+    small = mask.resize((max(1, round(mask.width / scale)), round(mask.height / scale)))
+    line = max(1, round(width * small.height))
+    inner = 1 + line // 3
+    pad = inner + line
+    wide = Image.new("L", (small.width + 2 * pad, small.height + 2 * pad), 0)
+    wide.paste(small, (pad, pad))
+    grown = wide.filter(ImageFilter.MaxFilter(2 * inner + 1))
+    ring = ImageChops.subtract(grown.filter(ImageFilter.MaxFilter(2 * line + 1)), grown)
+    ring = ring.resize((round(ring.width * scale), round(ring.height * scale)), Image.BICUBIC)
+    return ring, [m + pad * scale for m in middles]

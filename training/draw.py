@@ -7,7 +7,7 @@ import random
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from . import digits
+from . import digits, fonts, handwriting
 
 
 def _background(scene):
@@ -80,10 +80,14 @@ def _number(image, scene):
     x1, y1, x2, y2 = n.box
     if n.font is None:
         mask, middles = digits.handwritten(rng, n.text, y2 - y1)
+    elif n.font == fonts.PEOPLE:
+        mask, middles = handwriting.written(rng, n.text, y2 - y1)
     else:
         mask, middles = digits.printed(rng, n.text, y2 - y1, n.font, n.antialias)
         if n.warp:
             mask, middles = digits.bent(rng, mask, middles, n.warp)
+    if n.outline:
+        mask, middles = digits.outlined(mask, middles, n.outline)
     centres = [(m, mask.height / 2) for m in middles]
     if rng.random() < 0.15:
         angle = rng.uniform(-10, 10)

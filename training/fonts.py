@@ -115,6 +115,7 @@ HELD_OUT = [
 ]
 
 HANDWRITING = ["Breip", "femkeklaver"]  # of those held out
+PEOPLE = "people"  # no font: handwriting.py
 BUILTIN = "PIL"  # Pillow's own default font, always at hand
 
 

@@ -34,6 +34,7 @@ class Number:
     seed: int = 0
     antialias: bool = True
     warp: float = 0.0  # how far printed digits are bent, in parts of their height
+    outline: float = 0.0  # 0: filled; else how wide the line is, in parts of its height
     centres: list = field(default_factory=list)  # the middles of the digits, set by drawing
 
     def guess_centres(self):
@@ -136,7 +137,7 @@ def add_number(rng, scene, held_out, alone, length=None):
     length = length or rng.choices([1, 2, 3, 4, 5, 6], [3, 3, 3, 3, 2, 1])[0]
     text = "".join(rng.choice("0123456789") for _ in range(length))
     colour, rgb = _colour_pair(rng, scene, {}, 150.0)
-    by_hand = rng.random() < (0.24 if not held_out else 0.05)
+    by_hand = rng.random() < (0.28 if not held_out else 0.05)
     names = fonts.HELD_OUT if held_out else fonts.TRAIN
     plain = ["DejaVuSans", "LiberationSans-Regular", fonts.BUILTIN, fonts.BUILTIN]
     font = None if by_hand else rng.choice(plain if rng.random() < 0.2 else names)
@@ -160,6 +161,10 @@ def add_number(rng, scene, held_out, alone, length=None):
             # Bent type looks a little like handwriting, of which there are few fonts. The test has none of it.
             if font and not held_out and rng.random() < 0.2:
                 scene.number.warp = rng.uniform(0.02, 0.07)
+            if not held_out and rng.random() < 0.12:
+                scene.number.outline = rng.uniform(0.02, 0.06)
+            if by_hand and not held_out and rng.random() < 0.6:
+                scene.number.font = fonts.PEOPLE
             return True
     return False
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from . import answer, corpus, dense, export, fastvision, fonts, model, see, sequences, stage, tokenizer
+from . import answer, corpus, dense, export, fastvision, fonts, handwriting, model, see, sequences, stage, tokenizer
 from .draw import render
 from .pixels import resize
 from .scenes import invent
@@ -165,6 +165,7 @@ def main():
     parser.add_argument("--out", type=Path, default=None, help="where the finished model goes")
     args = parser.parse_args()
     fonts.require()
+    handwriting.require()
     args.work.mkdir(parents=True, exist_ok=True)
     args.run = time.time_ns()
     if not (args.work / "tokenizer.json").exists():

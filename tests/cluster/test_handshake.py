@@ -212,6 +212,7 @@ def test_a_crowd_of_strangers_is_turned_away(there: AgentProcess) -> None:
     time.sleep(0.3)
     assert sum(closed(sock, 0.05) for sock in crowd) >= 80 - 64
     assert len(os.listdir(f"/proc/{there.process.pid}/fd")) < 100
+    still_works(there)  # at once, while they wait on
     for sock in crowd:
         sock.close()
     time.sleep(0.3)

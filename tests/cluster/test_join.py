@@ -139,7 +139,7 @@ def test_a_worker_that_is_told_to_end_finishes_what_it_has_and_takes_no_more(gat
         answer = httpx.post(f"{gateway.url}/v1/models/register", json=body, headers=headers)
         assert answer.status_code in (200, 201), answer.text
         stream = client.chat.completions.create(
-            model="away", messages=HELLO, max_tokens=300, stream=True, extra_body={"ignore_eos": True}
+            model="away", messages=HELLO, max_tokens=1500, stream=True, extra_body={"ignore_eos": True}
         )
         next(iter(stream))
         assert holder(gateway) == "leaver"

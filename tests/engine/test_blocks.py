@@ -42,7 +42,7 @@ def test_the_end_of_a_prompt_is_forgotten_before_its_beginning() -> None:
     assert pool.find(b"1") == blocks[0]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32), num_blocks=st.integers(2, 24))
 def test_random_use_loses_nothing(seed: int, num_blocks: int) -> None:
     random_source = random.Random(seed)

@@ -22,7 +22,7 @@ samplings = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(totals, rates, samplings)
 def test_whatever_is_asked_the_frames_are_there_in_order_and_within_the_limits(
     total: int, rate: float, sampling: Sampling
@@ -35,7 +35,7 @@ def test_whatever_is_asked_the_frames_are_there_in_order_and_within_the_limits(
     assert len(indices) % sampling.multiple == 0 or len(indices) == min(total, sampling.max_frames, sampling.multiple)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(4, 3000), rates, st.floats(0.1, 10))
 def test_qwen3_vl_as_transformers_counts(total: int, rate: float, fps: float) -> None:
     count = min(max(int(total / rate * fps), 4), 768, total)
@@ -43,7 +43,7 @@ def test_qwen3_vl_as_transformers_counts(total: int, rate: float, fps: float) ->
     assert sample(even_times(total, rate), rate, Sampling(fps=fps, multiple=1)) == wanted
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(4, 3000), rates, st.floats(0.1, 10))
 def test_qwen2_vl_as_qwen_vl_utils_and_transformers_count(total: int, rate: float, fps: float) -> None:
     most = min(768, total) // 2 * 2

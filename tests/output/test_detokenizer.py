@@ -30,7 +30,7 @@ def stream(kind: str, ids: list[int], skip: bool, prompt: list[int] | None = Non
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
 @given(data=st.data(), skip=st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_random_ids_equal_decode(kind: str, data: st.DataObject, skip: bool) -> None:
     # 30 ids beyond the vocabulary: models pad their embedding, and may sample what has no token.
     ids = data.draw(st.lists(st.integers(0, tiny.ours(kind).vocab_size + 30), max_size=40))
@@ -41,7 +41,7 @@ def test_random_ids_equal_decode(kind: str, data: st.DataObject, skip: bool) -> 
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
 @given(text=st.text(max_size=40) | st.lists(st.sampled_from(TEXTS), max_size=3).map("".join))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_text_is_never_cut_inside_a_character(kind: str, text: str) -> None:
     ids = tiny.ours(kind).encode(text)
     pieces = stream(kind, ids, skip=False)

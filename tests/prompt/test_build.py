@@ -59,7 +59,7 @@ CASES = [
         st.text(max_size=40) | st.sampled_from(["Hello there", "图里有什么？\n", " ", "a  b"]), min_size=1, max_size=4
     )
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_harmless_prompts_equal_transformers(kind: str, source: str, texts: list[str]) -> None:
     roles = ["user", "assistant"] * 2
     messages = [Message(role, (Text(text),)) for role, text in zip(roles, texts, strict=False)]
@@ -77,7 +77,7 @@ def test_harmless_prompts_equal_transformers(kind: str, source: str, texts: list
         st.lists(st.sampled_from(HOSTILE) | st.text(max_size=8), max_size=4).map("".join), min_size=1, max_size=3
     )
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_text_becomes_a_control_token(kind: str, source: str, texts: list[str]) -> None:
     tokenizer, chat = tiny.ours(kind), template(source, kind)
     control = set(tokenizer.added_tokens.values())

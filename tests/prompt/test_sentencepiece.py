@@ -96,7 +96,7 @@ def test_text_comes_back(name: str, tokenizers: dict[str, Tokenizer]) -> None:
 @given(
     text=st.text(max_size=40) | st.lists(st.sampled_from([r[0] for r in GOLDEN["slow"]["llava"]["rows"]])).map("".join)
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_client_text_is_never_a_control_token(name: str, tokenizers: dict[str, Tokenizer], text: str) -> None:
     tokenizer = tokenizers[name]
     control = {i for literal, i in tokenizer.added_tokens.items() if not literal.isspace()}

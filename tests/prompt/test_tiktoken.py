@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sensorium.errors import ConfigurationError
@@ -51,7 +51,6 @@ def test_ids_follow_the_ranks_as_in_the_published_models() -> None:
     assert "<img>" not in tokenizer(sees=False).added_tokens
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(max_size=20) | st.sampled_from([*LITERALS, "  ", "\n\n", "好", "😀"]), max_size=6))
 def test_clients_text_never_becomes_control_tokens(pieces: list[str]) -> None:
     text = "".join(pieces)

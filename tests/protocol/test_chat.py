@@ -144,7 +144,7 @@ anything = st.recursive(
 FIELDS = sorted({*ChatBody.model_fields, *REFUSED})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.dictionaries(st.sampled_from(FIELDS), anything, max_size=4))
 def test_any_json_is_parsed_or_refused_and_crosses_to_the_worker(fields: dict[str, Any]) -> None:
     parsed = parsed_or_refused(**fields)
@@ -162,7 +162,7 @@ message = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(message, max_size=3) | anything)
 def test_any_messages(messages: Any) -> None:
     parsed = parsed_or_refused(messages=messages)

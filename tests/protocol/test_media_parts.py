@@ -142,7 +142,7 @@ names = st.sampled_from(
 kinds = st.sampled_from(["video", "video_url", "audio", "audio_url", "input_audio", "image"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.dictionaries(names, anything | kinds, max_size=5))
 def test_any_part_is_read_or_refused_with_a_path(part: dict[str, Any]) -> None:
     with contextlib.suppress(InvalidRequest):

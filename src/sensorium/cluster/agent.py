@@ -48,7 +48,8 @@ class Agent:
         self._key = key
         self._launcher = launcher
         self._sessions: dict[str, Session] = {}
-        self._strangers: set[asyncio.Task[None]] = set()
+        self._arriving: set[asyncio.Task[None]] = set()
+        self._strangers: list[asyncio.Task[None]] = []  # of those, in the order in which they came
         self._gpus: tuple[machine.Gpu, ...] = ()
         self._seen = machine.look()
         self._leaving = False
@@ -96,15 +97,16 @@ class Agent:
             while True:
                 sock, _ = await self._accept(listener)
                 if len(self._strangers) >= _MOST_STRANGERS:
-                    sock.close()
-                    continue
+                    # Who knows the token shows it at once: the one that has been silent longest goes, not the new one.
+                    self._strangers.pop(0).cancel()
                 task = loop.create_task(self._receive(sock))
-                self._strangers.add(task)
-                task.add_done_callback(self._strangers.discard)
+                self._arriving.add(task)
+                self._strangers.append(task)
+                task.add_done_callback(self._arrived)
         finally:
             if looking is not None:
                 looking.cancel()
-            for task in self._strangers:
+            for task in self._arriving:
                 task.cancel()
             for session in list(self._sessions.values()):
                 session.link.close("the worker is ending")
@@ -123,6 +125,7 @@ class Agent:
         try:
             tcp.prepare(sock)
             hello = await handshake.receive(sock, self._key, self.worker_id)
+            self._known(asyncio.current_task())
             if hello.kind == "control" and self._leaving:
                 sock.close()
             elif hello.kind == "control":
@@ -139,6 +142,14 @@ class Agent:
         except BaseException:
             sock.close()
             raise
+
+    def _known(self, task: asyncio.Task[None] | None) -> None:
+        if task in self._strangers:
+            self._strangers.remove(task)
+
+    def _arrived(self, task: asyncio.Task[None]) -> None:
+        self._known(task)
+        self._arriving.discard(task)
 
     async def _begin(self, sock: socket.socket) -> None:
         session = Session(secrets.token_hex(16), self._launcher, self.machine)

@@ -71,7 +71,8 @@ class Call:
 
     def __call__(self) -> None:
         try:
-            self.done.set_result(self.work())
+            self.work()
+            self.done.set_result(None)
         except BaseException as error:
             self.done.set_exception(error)
 
