@@ -13,7 +13,7 @@ from sensorium import __version__
 from sensorium.cli import _main
 from sensorium.errors import ConfigurationError
 from sensorium.settings import GIB, MIB, EngineSettings, ServerSettings
-from sensorium.terminal.arguments import normalise
+from sensorium.terminal.arguments import is_server, normalise
 
 
 @pytest.fixture
@@ -238,3 +238,26 @@ def test_options_of_a_model_have_no_effect_without_one(served: list[Any], capsys
     assert "--max-num-seqs" in shown
     assert "--max-image-bytes" not in shown  # a server's own, whatever it serves
     assert served[0][1].media.max_bytes == MIB
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (["serve", "--port", "abc"], "'--port': 'abc' is not a whole number. See"),
+        (["serve", "--grace", "abc"], "'--grace': 'abc' is not a number. See"),
+        (["serve", "a", "b"], "extra argument (b). See"),
+    ],
+)
+def test_a_complaint_is_a_plain_sentence(line: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(line) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["http://a", "https://a/v1", "127.0.0.1:8000", "localhost:8000/v1", "gateway:80"])
+def test_a_server_to_chat_with_may_be_written_without_scheme(target: str) -> None:
+    assert is_server(target)
+
+
+@pytest.mark.parametrize("target", ["tiny-vl", "Qwen/Qwen3-VL-2B-Instruct", "./a:8", "name:latest"])
+def test_a_model_to_chat_with_is_no_server(target: str) -> None:
+    assert not is_server(target)

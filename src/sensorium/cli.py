@@ -13,7 +13,7 @@ import click
 from sensorium import __version__
 from sensorium.environment import names
 from sensorium.errors import ConfigurationError, InvalidRequest, SensoriumError
-from sensorium.terminal.arguments import normalise
+from sensorium.terminal.arguments import is_server, normalise
 from sensorium.terminal.complaints import explained
 from sensorium.terminal.deploy import deploy
 from sensorium.terminal.foreign import REMOTE_CODE, VLLM, foreign_options, noted
@@ -150,7 +150,7 @@ def chat(
     from sensorium.terminal.remote import RemoteModel
 
     target = model or BUNDLED
-    remote = target.startswith(("http://", "https://"))
+    remote = is_server(target)
     if remote:
         note_options_of_models("the server decides how its model is run", run_only=True)
         if line := noted():

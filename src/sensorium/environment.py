@@ -71,6 +71,10 @@ STANDARD = (
     ("HF_TOKEN, HF_ENDPOINT", "Account and address of Hugging Face."),
     ("MODELSCOPE_API_TOKEN, MODELSCOPE_ENDPOINT, MODELSCOPE_DOMAIN", "Account and address of ModelScope."),
     ("HF_HUB_OFFLINE", "1: no hub is asked; only models that are there complete are served."),
+    (
+        "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY",
+        "The way to hubs and other servers. Not to servers of this machine; media are fetched without a proxy.",
+    ),
     ("CUDA_VISIBLE_DEVICES", "The GPUs that exist for this process; `--device cuda:0` is the first of them."),
 )
 # What the same scripts set, and why it has no effect here. Named in one line when a server starts.

@@ -33,6 +33,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "httpcore": ("media/download.py",),
     # Servers that the user named.
     "httpx": (
+        "http_client.py",
         "registry/download.py",
         "registry/modelscope.py",
         "terminal/remote.py",

@@ -161,3 +161,10 @@ def test_a_postgresql_that_is_stopped_breaks_off(postgres_server: Postgres, monk
     finally:
         os.kill(postgres_server.pid(), signal.SIGCONT)
     Catalog(location).put(spec("a", 1))
+
+
+def test_a_place_that_cannot_be_written_says_what_to_set(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(RegistryUnavailable, match="name another place with --registry or SENSORIUM_HOME"):
+        Catalog(str(file / "registry.db"))

@@ -101,7 +101,7 @@ def test_every_field_arrives() -> None:
         ({"engine": "llamacpp"}, "engine", "`engine` must be one of 'auto', 'native', 'transformers', 'vllm' or"),
         ({"dtype": "int3"}, "dtype", "`dtype` must be one of auto, bfloat16"),
         ({"device": "tpu"}, "device", "must be auto, cpu, cuda"),
-        ({"idle_ttl": "soon"}, "idle_ttl", "`idle_ttl` is 'soon' is no time"),
+        ({"idle_ttl": "soon"}, "idle_ttl", "`idle_ttl` is wrong: 'soon' is no time"),
         ({"memory": "much"}, "memory", "is not a size"),
         ({"memory": 10**30}, "memory", "must be less than"),
         ({"kv_cache_memory": "9999999999TiB"}, "kv_cache_memory", "must be less than"),

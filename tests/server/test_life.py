@@ -259,5 +259,5 @@ def test_a_taken_port_is_named() -> None:
 
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigurationError, match=f"port {port}: Address already in use"):
+        with pytest.raises(ConfigurationError, match=rf"port {port}: Address already in use\. Choose"):
             listen("127.0.0.1", port)

@@ -13,6 +13,7 @@ from sensorium.client.answer import convert, parse_line, read, refusal
 from sensorium.client.request import Arguments, History
 from sensorium.client.types import ChatCompletionStreamResponse, CompletionStreamResponse, ModelList, XRequestConfig
 from sensorium.errors import ConfigurationError, SensoriumError
+from sensorium.http_client import http_client
 
 Chunk = ChatCompletionStreamResponse | CompletionStreamResponse
 
@@ -28,7 +29,7 @@ def get_model_list_client(
         SensoriumError: nobody answers there, or the server refuses.
     """
     base = _base(host, port, url)
-    with _client(httpx.Client, api_key) as client, _speaking(base):
+    with _client(httpx.Client, base, api_key) as client, _speaking(base):
         return read(client.get(f"{base}/models"), ModelList)  # type: ignore[no-any-return]
 
 
@@ -37,7 +38,7 @@ async def get_model_list_client_async(
 ) -> ModelList:
     """Do what `get_model_list_client` does."""
     base = _base(host, port, url)
-    async with _client(httpx.AsyncClient, api_key) as client:
+    async with _client(httpx.AsyncClient, base, api_key) as client:
         with _speaking(base):
             return read(await client.get(f"{base}/models"), ModelList)  # type: ignore[no-any-return]
 
@@ -84,7 +85,7 @@ def inference_client(
         is_chat_request, is_multimodal = asked.kind(listed, is_chat_request, is_multimodal)
     path, body, whole, chunk = asked.request(is_chat_request, is_multimodal)
     with ExitStack() as until_answered, _speaking(base):
-        client = until_answered.enter_context(_client(httpx.Client, api_key))
+        client = until_answered.enter_context(_client(httpx.Client, base, api_key))
         if not body.get("stream"):
             return read(client.post(f"{base}/{path}", json=body), whole)
         response = client.send(client.build_request("POST", f"{base}/{path}", json=body), stream=True)
@@ -121,7 +122,7 @@ async def inference_client_async(
     path, body, whole, chunk = asked.request(is_chat_request, is_multimodal)
     async with AsyncExitStack() as until_answered:
         with _speaking(base):
-            client = await until_answered.enter_async_context(_client(httpx.AsyncClient, api_key))
+            client = await until_answered.enter_async_context(_client(httpx.AsyncClient, base, api_key))
             if not body.get("stream"):
                 return read(await client.post(f"{base}/{path}", json=body), whole)
             response = await client.send(client.build_request("POST", f"{base}/{path}", json=body), stream=True)
@@ -141,14 +142,14 @@ def _speaking(base: str) -> Iterator[None]:
         raise SensoriumError(f"No answer from {base} ({type(error).__name__}). Is a server running there?") from None
 
 
-def _client(kind: Any, api_key: str | None) -> Any:
+def _client(kind: Any, base: str, api_key: str | None) -> Any:
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     written = os.getenv("TIMEOUT", "").strip() or _TIMEOUT_S
     try:
         timeout_s = float(written)
     except ValueError:
         raise ConfigurationError(f"TIMEOUT is {written!r}; it must be a number of seconds.") from None
-    return kind(headers=headers, timeout=timeout_s if timeout_s > 0 else None)
+    return http_client(kind, base, headers=headers, timeout=timeout_s if timeout_s > 0 else None)
 
 
 def _base(host: str, port: str | int, url: str | None) -> str:

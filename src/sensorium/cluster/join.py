@@ -19,6 +19,7 @@ from sensorium.cluster import token
 from sensorium.cluster.agent import Agent
 from sensorium.cluster.nodes import gpu_info
 from sensorium.errors import ConfigurationError, ModelUnavailable
+from sensorium.http_client import http_client
 
 HEARTBEAT_S = 5.0
 _RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -52,7 +53,7 @@ class Joining:
         Raises:
             ConfigurationError: the gateway will not take this worker, and never did.
         """
-        async with httpx.AsyncClient(timeout=_ANSWER_S) as client:
+        async with http_client(httpx.AsyncClient, self._manager_url, timeout=_ANSWER_S) as client:
             try:
                 await self._stay(client)
             finally:

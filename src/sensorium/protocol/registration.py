@@ -27,7 +27,7 @@ def _size(value: Any) -> Any:
         except OverflowError:
             raise ValueError("is more than any machine has") from None
         except ValueError as error:
-            raise ValueError(f"is {str(error).rstrip('.')}") from None
+            raise ValueError(f"is wrong: {str(error).rstrip('.')}") from None
     return value
 
 
@@ -36,7 +36,7 @@ def _idle(value: Any) -> Any:
         try:
             return parse_idle_ttl(value)
         except ValueError as error:
-            raise ValueError(f"is {str(error).rstrip('.')}") from None
+            raise ValueError(f"is wrong: {str(error).rstrip('.')}") from None
     return value
 
 

@@ -47,14 +47,15 @@ measurements = sql.Table(
 )
 
 # What SQLite calls it -> our code, and what to do.
+_ELSEWHERE = "name another place with --registry or SENSORIUM_HOME"
 _SQLITE = {
     "SQLITE_FULL": ("registry_full", "the disk is full"),
     "SQLITE_IOERR": ("registry_full", "the disk cannot be written or read"),
-    "SQLITE_READONLY": ("registry_readonly", "it may not be written"),
+    "SQLITE_READONLY": ("registry_readonly", f"it may not be written; {_ELSEWHERE}"),
     "SQLITE_BUSY": ("registry_locked", "another program keeps it locked"),
     "SQLITE_LOCKED": ("registry_locked", "another program keeps it locked"),
-    "SQLITE_CANTOPEN": ("registry_unreachable", "it cannot be opened"),
-    "SQLITE_PERM": ("registry_unreachable", "it cannot be opened"),
+    "SQLITE_CANTOPEN": ("registry_unreachable", f"it cannot be opened; {_ELSEWHERE}"),
+    "SQLITE_PERM": ("registry_unreachable", f"it cannot be opened; {_ELSEWHERE}"),
     "SQLITE_CORRUPT": ("registry_corrupt", "it is damaged; move it away or restore a copy"),
     "SQLITE_NOTADB": ("registry_corrupt", "it is no database of SQLite; move it away"),
 }
@@ -157,7 +158,7 @@ def refusing(url: URL) -> Iterator[None]:
         raise RegistryUnavailable(f"The registry {shown(url)} did not take part: {why}.", code=code) from error
     except (OSError, sql.exc.SQLAlchemyError) as error:
         why = (isinstance(error, OSError) and error.strerror) or type(error).__name__
-        raise RegistryUnavailable(f"The registry {shown(url)} cannot be used: {why}.") from error
+        raise RegistryUnavailable(f"The registry {shown(url)} cannot be used: {why}; {_ELSEWHERE}.") from error
 
 
 def _reason(error: Any) -> tuple[str, str]:

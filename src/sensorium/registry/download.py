@@ -167,7 +167,11 @@ def _reason(repo_id: str, revision: str | None, endpoint: str | None, error: Exc
     """Say plainly why a download failed."""
     from huggingface_hub import errors
 
+    from sensorium.http_client import socks_proxy
+
     hub = endpoint or "https://huggingface.co"
+    if isinstance(error, ImportError):
+        return socks_proxy()
     if isinstance(error, errors.GatedRepoError):
         return ConfigurationError(
             f"{repo_id!r} is gated. Accept its terms at {hub}/{repo_id}, then set HF_TOKEN to a token of that account."

@@ -103,13 +103,16 @@ def _client(endpoint: str) -> Any:
     """Return a client that shows the token to the endpoint only, not to the hosts it sends us to."""
     import httpx
 
+    from sensorium.http_client import http_client
+
     cookies = httpx.Cookies()
     headers = {"User-Agent": "sensorium", "Accept-Encoding": "identity"}  # sizes and ranges are those of the file
     token = os.environ.get("MODELSCOPE_API_TOKEN")
     if token:
         headers["Authorization"] = f"Bearer {token}"  # httpx drops it when another host is dialled
         cookies.set("m_session_id", token, domain=urlsplit(endpoint).hostname or "")
-    return httpx.Client(base_url=endpoint, headers=headers, cookies=cookies, timeout=_TIMEOUT_S, follow_redirects=True)
+    options: dict[str, Any] = {"base_url": endpoint, "headers": headers, "cookies": cookies}
+    return http_client(httpx.Client, endpoint, timeout=_TIMEOUT_S, follow_redirects=True, **options)
 
 
 def _list(client: Any, repo_id: str, revision: str, endpoint: str) -> list[dict[str, Any]]:

@@ -76,7 +76,7 @@ def listen(host: str, port: int) -> socket.socket:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         return socket.create_server(found[0][4][:2], family=found[0][0], backlog=2048)
     except OSError as error:
-        reason = error.strerror or type(error).__name__
+        reason = (error.strerror or type(error).__name__).partition(" (while")[0]
         raise ConfigurationError(
             f"Cannot listen on {host} port {port}: {reason}. Choose another --host or --port."
         ) from None

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 
 _SEVERAL = ("--served-model-name", "--api-key", "--admin-key", "--lora-modules")
 _SWITCHES = ("--merge-lora", "--enable-lora", "--vllm-enable-lora")  # flags behind which ms-swift writes true or false
 _DOTTED = "--limit-mm-per-prompt."
+
+
+def is_server(target: str) -> bool:
+    """Whether `target` is a server rather than a model: http(s)://..., or host:port, which no hub id looks like."""
+    if target.startswith(("http://", "https://")):
+        return True
+    return re.fullmatch(r"[\w.-]+:\d+(/v1)?/?", target) is not None and not os.path.exists(target)
 
 
 def normalise(arguments: Sequence[str]) -> list[str]:

@@ -7,14 +7,20 @@ import os
 
 import click
 
+_NUMBERS = ("a valid integer", "a whole number"), ("a valid float", "a number")  # click calls a limit a range
+
 
 def explained(error: click.ClickException) -> str:
     """Return click's sentence, with the nearest flag, and the variable a wrong value came from."""
     if isinstance(error, click.NoSuchOption) and error.ctx is not None:
         return f"There is no option {error.option_name}.{_nearest(error.option_name, error.ctx)}"
-    if isinstance(error, click.BadParameter) and (variable := _variable(error)) is not None:
-        return f"{variable}: {error.message}"
-    return error.format_message()
+    said = error.format_message()
+    if isinstance(error, click.BadParameter):
+        if (variable := _variable(error)) is not None:
+            said = f"{variable}: {error.message}"
+        for theirs, ours in _NUMBERS:
+            said = said.replace(f"{theirs} range.", f"{ours}.").replace(f"{theirs}.", f"{ours}.")
+    return said if said.endswith((".", "?", "!")) else f"{said}."
 
 
 def _nearest(flag: str, context: click.Context) -> str:

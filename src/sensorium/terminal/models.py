@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +19,13 @@ from sensorium.settings import NOWHERE, Engine, Hub, registry_file
 from sensorium.terminal.values import Bytes, Dtype, IdleTtl, Limits, ProcessorOptions
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from sensorium.terminal.registry_client import RegistryClient
 
 Command = Callable[..., Any]
 _LOOK_S = 0.2
+_UNBROKEN = 1000  # columns
 _AT_LEAST_1 = click.IntRange(min=1)
 
 
@@ -124,11 +128,10 @@ def list_models(**options: Any) -> int:
     elif not found:
         click.echo("Nothing is registered. `sensorium models register ALIAS MODEL` does it.")
     else:
-        from rich.console import Console
-
         from sensorium.terminal.models_table import models_table
 
-        Console().print(models_table(found))
+        console = _console()
+        console.print(models_table(found, width=console.width))
     return 0
 
 
@@ -141,11 +144,9 @@ def show(alias: str, **options: Any) -> int:
     if options["as_json"]:
         click.echo(json.dumps(found))
     else:
-        from rich.console import Console
-
         from sensorium.terminal.models_table import model_page
 
-        Console().print(model_page(found))
+        _console().print(model_page(found))
     return 0
 
 
@@ -195,6 +196,13 @@ def events(alias: str | None, **options: Any) -> int:
                 told = (event["alias"], status.get("state", event["event"]), phase, memory(status))
                 click.echo("  ".join(filter(None, (*told, status.get("last_error")))))
     return 0
+
+
+def _console() -> Console:
+    """Return where to print: as wide as the terminal, or, for programs that read, never breaking a line."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=_UNBROKEN)
 
 
 _SERVER_NAMES = ("url", "key", "registry", "as_json")

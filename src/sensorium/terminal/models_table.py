@@ -19,10 +19,15 @@ _COLOURS = {
     "failed": "bold red",
 }
 _LONGEST_ERROR = 60
+_NARROW = 60  # columns of a terminal; below, only what matters most is shown
+_LESS = ("engine", "model", "unloads after")  # `show` has them
 
 
-def models_table(models: Sequence[dict[str, Any]], now: float | None = None) -> Table:
-    """Return the table of `sensorium models list`; columns in which nothing would stand are left out."""
+def models_table(models: Sequence[dict[str, Any]], now: float | None = None, *, width: int = 80) -> Table:
+    """Return the table of `sensorium models list`; columns in which nothing would stand are left out.
+
+    So are the less important ones where it would not fit into `width`.
+    """
     now = time.time() if now is None else now
     rows = [
         {
@@ -41,10 +46,10 @@ def models_table(models: Sequence[dict[str, Any]], now: float | None = None) -> 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     right = ("memory", "in use", "idle", "unloads after")
     names = [name for name in (rows[0] if rows else {}) if name == "alias" or any(row[name].plain for row in rows)]
-    for name in names:
+    for name in names if width >= _NARROW else [name for name in names if name not in _LESS]:
         table.add_column(name, justify="right" if name in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(row[name] for name in names))
+        table.add_row(*(row[str(column.header)] for column in table.columns))
     return table
 
 

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import httpx
 
 from sensorium.errors import ConfigurationError, SensoriumError
+from sensorium.http_client import http_client, with_scheme
 
 _CONNECT_S = 5.0
 
@@ -23,12 +24,13 @@ class RegistryClient:
     """The registry of the server at `url` (with or without /v1)."""
 
     def __init__(self, url: str, key: str | None) -> None:
-        self.url = url.rstrip("/").removesuffix("/v1")
+        self.url = with_scheme(url).rstrip("/").removesuffix("/v1")
         if key and not (key.isascii() and key.isprintable()):
             raise ConfigurationError("The key holds characters that a header cannot hold.")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         # Loading a large model takes as long as it takes.
-        self._client = httpx.Client(headers=headers, timeout=httpx.Timeout(_CONNECT_S, read=None))
+        timeout = httpx.Timeout(_CONNECT_S, read=None)
+        self._client = http_client(httpx.Client, self.url, headers=headers, timeout=timeout)
 
     def __enter__(self) -> RegistryClient:
         return self

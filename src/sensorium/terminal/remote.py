@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from sensorium.errors import ConfigurationError, SensoriumError
+from sensorium.http_client import http_client, with_scheme
 from sensorium.terminal.answer import Messages
 
 _CONNECT_S = 10.0
@@ -24,13 +25,13 @@ class RemoteModel:
     """
 
     def __init__(self, url: str, api_key: str | None) -> None:
-        base = url.rstrip("/")
+        base = with_scheme(url).rstrip("/")
         base = base if base.endswith("/v1") else f"{base}/v1"
         if api_key and not (api_key.isascii() and api_key.isprintable()):
             raise ConfigurationError("The --api-key holds characters that a header cannot hold.")
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         timeout = httpx.Timeout(_CONNECT_S, read=None)  # a first token may take as long as loading a model
-        self._client = httpx.Client(headers=headers, timeout=timeout)
+        self._client = http_client(httpx.Client, base, headers=headers, timeout=timeout)
         self._base = base
         try:
             response = self._client.get(f"{base}/models", timeout=_LIST_S)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import httpx
 
 from sensorium.errors import SensoriumError, UpstreamFailed
+from sensorium.http_client import http_client
 from sensorium.upstream.failures import LOST, TIMED_OUT, UNREACHABLE, failure, stream_failure
 
 T = TypeVar("T")
@@ -51,13 +52,14 @@ class Client:
         # Each answer has a connection of its own for as long as it lasts; the gateway bounds how many there are.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
         transport = httpx.AsyncHTTPTransport(uds=uds, limits=limits) if uds else None
-        self._http = httpx.AsyncClient(
+        self._http = http_client(
+            httpx.AsyncClient,
+            "http://127.0.0.1" if uds else api_url,  # a socket is on this machine
             headers=headers,
             transport=transport,
             limits=limits,
             timeout=httpx.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s or _CONNECT_S), pool=None),
             follow_redirects=False,
-            trust_env=uds is None,
         )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="upstream", daemon=True)
