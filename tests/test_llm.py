@@ -286,3 +286,17 @@ def test_closing_ends_what_still_waits_for_a_picture() -> None:
         assert all(type(error) is SensoriumError for error in failed)
         for connection, _ in kept:
             connection.close()
+
+
+def test_sampling_params_may_be_changed_and_are_checked_again(llm: LLM) -> None:
+    params = llm.get_default_sampling_params()
+    other = params.clone()
+    params.max_tokens, params.stop = 2, "never"
+    assert (params.max_tokens, params.stop, other.max_tokens) == (2, ("never",), 16)
+    (output,) = llm.generate("hello", params)
+    assert len(output.outputs[0].token_ids) == 2
+    with pytest.raises(InvalidRequest, match="top_p is 3"):
+        params.top_p = 3
+    assert params.top_p == other.top_p
+    with pytest.raises(AttributeError, match="best_off"):
+        params.best_off = 3  # type: ignore[attr-defined]

@@ -262,14 +262,14 @@ class LLM:
         if given is None:
             given = self.get_default_sampling_params()
         if isinstance(given, SamplingParams):
-            return [given] * count
+            return [given.clone()] * count  # the caller's may be changed while it is used
         check_sampling(given)
         if len(given) != count:
             raise InvalidRequest(
                 f"There are {len(given)} sampling_params for {count} prompts; give one, or one for each.",
                 param="sampling_params",
             )
-        return list(given)
+        return [each.clone() for each in given]
 
     def _run(self, requests: list[Parsed], use_tqdm: bool) -> list[RequestOutput]:
         async def run() -> list[RequestOutput]:

@@ -94,8 +94,8 @@ def _plain(bound: float) -> str:
     return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
-class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How to pick tokens and when to stop. Names and neutral values are vLLM's.
+class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """How to pick tokens and when to stop. Names and neutral values are vLLM's; fields may be set, and are checked.
 
     `max_tokens=None` means: until the context is full. `temperature=0` is greedy. `top_k` -1 or 0 is off. `stream` may
     only be False: whole answers come from here, pieces from `LLM.stream` and from the server.
@@ -127,6 +127,16 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     include_stop_str_in_output: bool = False
     detokenize: bool = True
     stream: bool = False
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name not in self.__struct_fields__:
+            raise AttributeError(f"SamplingParams has no field {name!r}.", name=name, obj=self)
+        checked = msgspec.structs.replace(self, **{name: value})
+        msgspec.structs.force_setattr(self, name, getattr(checked, name))
+
+    def clone(self) -> SamplingParams:
+        """Return a copy."""
+        return msgspec.structs.replace(self)
 
     def __post_init__(self) -> None:
         stop, bad_words = entries_of("stop", self.stop, str), entries_of("bad_words", self.bad_words, str)
