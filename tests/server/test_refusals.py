@@ -233,8 +233,9 @@ def test_body_too_large(chunked: bool) -> None:
 def test_routes_that_do_not_exist(server: Served) -> None:
     assert check_superset(httpx.get(server.url + "/v1/nothing"), 404)["type"] == "not_found_error"
     response = httpx.get(server.url + "/v1/chat/completions")
-    check_superset(response, 405)
+    message = check_superset(response, 405)["message"]
     assert response.headers["allow"] == "POST"
+    assert message == "GET '/v1/chat/completions' is not served. Use POST; /docs lists what is."
 
 
 def test_an_error_nobody_expected_says_nothing_but_its_id(caplog: pytest.LogCaptureFixture) -> None:

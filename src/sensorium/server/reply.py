@@ -48,5 +48,7 @@ def routing_error(status: int, method: str, path: str, headers: dict[str, str] |
     if status == 404:
         error = ModelNotFound(f"There is no {shown}; /docs lists what there is.", code="not_found")
     else:
-        error = InvalidRequest(f"{shown} is not served; /docs lists what is.", code="method_not_allowed")
+        allowed = {name.lower(): value for name, value in (headers or {}).items()}.get("allow", "")
+        instead = f" Use {allowed.replace(', ', ' or ')};" if allowed else ""
+        error = InvalidRequest(f"{shown} is not served.{instead} /docs lists what is.", code="method_not_allowed")
     return json_response(error_body(error), status, headers)
