@@ -18,7 +18,7 @@ TASKS = {
     "shapes": {
         "what": 2.0,
         "describe": 0.9,
-        "colours": 1.1,
+        "colours": 2.0,
         "count": 1.2,
         "where": 1.7,
         "relation": 2.0,
@@ -33,7 +33,7 @@ TASKS = {
     "count": {
         "what": 2.0,
         "describe": 0.4,
-        "colours": 0.8,
+        "colours": 1.5,
         "count": 3.5,
         "is_there": 0.6,
         "where": 0.3,
@@ -53,6 +53,7 @@ TASKS = {
         "digits": 2,
         "what": 1.5,
         "describe": 0.8,
+        "colours": 1.0,
         "count": 0.7,
         "where": 0.8,
         "box": 0.8,
