@@ -109,7 +109,8 @@ def test_conversations_hold_them_beside_addresses() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16", "P", "CMYK", "1"])
-def test_a_picture_in_memory_is_seen_as_its_file_is(mode: str) -> None:
+def test_a_picture_in_memory_is_seen_as_its_file_is(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # set by decoding, for the whole process
     if mode == "I;16":
         picture = Image.fromarray(np.array([[0, 300], [40_000, 65_535]], np.uint16))
     elif mode == "P":

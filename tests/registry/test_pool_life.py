@@ -286,10 +286,9 @@ def test_a_queue_calls_for_another_worker_and_none_is_left_when_nobody_asks() ->
         async with registered(spec("a", max_replicas=2, idle_ttl_s=1.5)) as models:
             asked = [asyncio.create_task(ask(models, "a", "x" * 800)) for _ in range(16)]
             await until(lambda: [replica.state for replica in models.status("a").replicas] == ["ready"] * 2, 20.0)
-            later = [asyncio.create_task(ask(models, "a", "y" * 100)) for _ in range(4)]
-            await asyncio.sleep(0.3)
-            new = max(models.status("a").replicas, key=lambda replica: replica.id)
-            assert new.in_flight == 4, "the new one has less to do"
+            later = [asyncio.create_task(ask(models, "a", "y" * 400)) for _ in range(4)]
+            # The new one has less to do.
+            await until(lambda: max(models.status("a").replicas, key=lambda replica: replica.id).in_flight == 4, 20.0)
             await asyncio.gather(*asked, *later)
             await until(lambda: states(models)["a"] == "unloaded", 20.0)
 
