@@ -80,7 +80,7 @@ def test_replicas_are_spread_and_the_third_finds_no_room(cluster: Cluster) -> No
 
 def test_gpus_are_whose_ray_says(cluster: Cluster) -> None:
     async def run() -> None:
-        async with spawner(cluster, room_s=1.0) as source:
+        async with spawner(cluster, room_s=5.0) as source:  # Ray takes some seconds to see what was given back
             none = Needs()
             pair = await load(source, needs=none, tensor_parallel_size=2)
             assert gpus_of(pair.child.pid) == {"0", "1"}

@@ -98,9 +98,12 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
 
 
 def test_the_real_client_reads_our_models(where: dict[str, Any]) -> None:
-    model = swift.get_model_list_client(**where).data[0]
-    assert (model.id, model.is_chat, model.is_multimodal) == ("tiny-vl", True, True)
-    assert asyncio.run(swift.get_model_list_client_async(**where)).data == [model]
+    models = swift.get_model_list_client(**where).data
+    assert [(model.id, model.is_chat, model.is_multimodal) for model in models] == [
+        ("tiny-vl", True, True),
+        ("tiny-audio", True, True),
+    ]
+    assert asyncio.run(swift.get_model_list_client_async(**where)).data == models
 
 
 @pytest.mark.parametrize("form", [FILE, ENCODED])
