@@ -131,3 +131,24 @@ def test_yarn_and_three_axes_go_together(tmp_path: Path) -> None:
 def test_yarn_makes_the_context_as_long_as_it_stretches_to() -> None:
     config = model_config("qwen2") | {"max_position_embeddings": 100, "rope_scaling": {"type": "yarn"} | YARN}
     assert find(config).decoder(config).max_position_embeddings == 256
+
+
+def test_linear_scaling_makes_the_context_longer() -> None:
+    """vicuna-16k has 4096 in its file and a factor of 4."""
+    config = model_config("llama") | {"max_position_embeddings": 100, "rope_scaling": {"type": "linear", "factor": 4.0}}
+    assert find(config).decoder(config).max_position_embeddings == 400
+
+
+@pytest.mark.parametrize(
+    ("more", "length"),
+    [
+        ({"max_window_layers": 0}, 50),
+        ({"max_window_layers": 2}, 100),  # of two layers: none slides
+        ({"layer_types": ["full_attention", "full_attention"]}, 100),
+        ({"layer_types": ["full_attention", "sliding_attention"], "max_window_layers": 2}, 50),
+    ],
+)
+def test_a_window_of_no_layer_shortens_nothing(more: dict[str, Any], length: int) -> None:
+    config = model_config("qwen2") | {"max_position_embeddings": 100, "use_sliding_window": True, "sliding_window": 50}
+    config |= {"num_hidden_layers": 2}
+    assert find(config).decoder(config | more).max_position_embeddings == length

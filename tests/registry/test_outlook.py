@@ -42,6 +42,14 @@ def test_the_bundled_model_is_known() -> None:
     assert known.max_model_len == 4096
 
 
+def test_scaled_positions_are_a_longer_context(tmp_path: Path) -> None:
+    config = model_config("llama") | {"rope_scaling": {"type": "linear", "factor": 4.0}}
+    path = write(tmp_path, config)
+    assert outlook(EngineSettings(path)).max_model_len == 4 * config["max_position_embeddings"]
+    path = write(tmp_path / "wrong", config | {"rope_scaling": "linear"})
+    assert outlook(EngineSettings(path)).max_model_len is None
+
+
 def test_another_engine_may_take_something_else(tmp_path: Path) -> None:
     path = write(tmp_path, model_config("qwen3_vl"))
     assert outlook(EngineSettings(path, engine="transformers")) == Outlook(path, 4096, None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from sensorium.errors import ConfigurationError
+from sensorium.families.context import context_length, original_length, rope_kind, rope_settings
 from sensorium.families.family import Config
 from sensorium.families.reading import number
 from sensorium.model.config import DecoderConfig
@@ -58,20 +59,13 @@ def read_decoder(
     if missing:
         raise ConfigurationError(f"config.json lacks {', '.join(missing)} for the decoder, each a number above 0.")
     _refuse(config, text)
-    rope = _rope(text)
-    kind = rope.get("rope_type") or rope.get("type") or "default"
-    plain = kind in _ROPE_IS_PLAIN
-    max_positions = _max_positions(text)
+    rope, max_positions = rope_settings(text), context_length(text)
+    kind = rope_kind(rope)
     if kind in _ROPE_FROM:
-        original = int(number(rope, "original_max_position_embeddings", max_positions, "rope_scaling in config.json"))
+        original = original_length(text)
         rope |= {"original_max_position_embeddings": original}
         if kind == "longrope":
-            # Beyond the original length other factors count, which a paged cache cannot change midway.
-            rope = {"factor": max_positions / original} | rope
-            max_positions = min(max_positions, original)
-        if kind == "yarn":  # added to config.json to serve longer contexts, mostly without another word there
-            stretched = number(rope, "factor", 1.0, "rope_scaling in config.json")
-            max_positions = max(max_positions, int(original * stretched))
+            rope = {"factor": int(text.get("max_position_embeddings") or original) / original} | rope
     heads = text["num_attention_heads"]
     head_dim = text.get("head_dim") or text["hidden_size"] // heads
     section = tuple(rope.get("mrope_section") or mrope_section) if mrope_section else ()
@@ -91,7 +85,7 @@ def read_decoder(
         rms_norm_eps=number(text, "rms_norm_eps", 1e-6),
         rope_theta=number(rope, "rope_theta", number(text, "rope_theta", rope_theta)),
         max_position_embeddings=max_positions,
-        rope_scaling={} if plain else rope | {"rope_type": kind},
+        rope_scaling={} if kind in _ROPE_IS_PLAIN else rope | {"rope_type": kind},
         mrope_section=section,
         mrope_interleaved=mrope_interleaved,
         attention_bias=attention_bias,
@@ -99,18 +93,6 @@ def read_decoder(
         tie_word_embeddings=_tied(config, text),
         num_deepstack_layers=num_deepstack_layers,
     )
-
-
-def _rope(text: Config) -> dict[str, Any]:
-    """Rotary settings in either form; settings of no value are as if they were not there.
-
-    Raises:
-        ConfigurationError: they are no object.
-    """
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    if not isinstance(rope, dict):
-        raise ConfigurationError(f"config.json has rope_scaling or rope_parameters {rope!r}; it must be an object.")
-    return {key: value for key, value in rope.items() if value is not None}
 
 
 def _tied(config: Config, text: Config) -> bool:
@@ -122,20 +104,9 @@ def _tied(config: Config, text: Config) -> bool:
     return outer or (either and bool(text.get("tie_word_embeddings", False)))
 
 
-def _max_positions(text: Config) -> int:
-    """A sliding window changes nothing in contexts no longer than itself, so it becomes the longest context."""
-    limit = int(text.get("max_position_embeddings") or 2048)
-    window = text.get("sliding_window")
-    # Qwen's classes have windows only where the file asks for them, Mistral's wherever there is a size.
-    silent = not str(text.get("model_type", "")).startswith("qwen")
-    if isinstance(window, int) and text.get("use_sliding_window", silent):
-        return min(limit, window)
-    return limit
-
-
 def _refuse(config: Config, text: Config) -> None:
     """Name what would be computed wrongly."""
-    rotated = {**text, **_rope(text)}.get("partial_rotary_factor", 1.0)
+    rotated = {**text, **rope_settings(text)}.get("partial_rotary_factor", 1.0)
     wrong: dict[str, Any] = {
         "quantization_config": config.get("quantization_config") or text.get("quantization_config"),
         "hidden_act": None if text.get("hidden_act", "silu") == "silu" else text["hidden_act"],

@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 
 from sensorium import families
+from sensorium.errors import SensoriumError
+from sensorium.families.context import context_length
 from sensorium.registry.hub import on_this_machine
 from sensorium.settings import EngineSettings
 from sensorium.types import Outlook
@@ -29,13 +31,17 @@ def outlook(settings: EngineSettings) -> Outlook:
         return known  # loading says what is wrong
     if not isinstance(config, dict):
         return known
-    # What the engine transformers takes is its processor's to say.
-    media = families.media(config) if settings.engine != "transformers" else None
-    return msgspec.structs.replace(known, media=media, max_model_len=known.max_model_len or _length(config))
+    ours = settings.engine != "transformers"
+    length = known.max_model_len or _length(config, native=ours and families.serves(config))
+    media = families.media(config) if ours else None  # what the other engine takes is its processor's to say
+    return msgspec.structs.replace(known, media=media, max_model_len=length)
 
 
-def _length(config: Mapping[str, Any]) -> int | None:
+def _length(config: Mapping[str, Any], *, native: bool) -> int | None:
     """How long a context the checkpoint was made for."""
     parts = (config, config.get("text_config"), config.get("llm_config"))
-    lengths = [part.get("max_position_embeddings") for part in parts if isinstance(part, Mapping)]
-    return next((length for length in lengths if isinstance(length, int)), None)
+    text = next((p for p in parts if isinstance(p, Mapping) and isinstance(p.get("max_position_embeddings"), int)), {})
+    try:
+        return context_length(text) if text and native else text.get("max_position_embeddings")
+    except SensoriumError:
+        return None  # loading says what is wrong
