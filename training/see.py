@@ -16,8 +16,9 @@ KINDS = {"shapes": 4, "count": 4, "number": 6, "mixed": 2}
 def batch(builder, seed: int, step: int, pictures: int = PICTURES):
     """Pictures alone; the same seed and step give the same pictures."""
     rng = random.Random(f"see {seed} {step}")
+    first = sequences.size(random.Random(f"both {seed} {step // 2}"))  # two processes wait for each other
     out = []
-    for wh in sequences.sizes_like(rng, pictures):
+    for wh in sequences.sizes_like(rng, pictures, first):
         kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
         sequence = sequences.Sequence()
         builder.picture(sequence, invent(rng, *wh, kind, ease=max(0.0, 1 - step / EASY_STEPS)))

@@ -413,9 +413,8 @@ class Builder:
                 return found[0], something_else.ANSWER["no_picture"][lang]
 
 
-def sizes_like(rng, count):
-    """Sizes that all end up in the same grid, so that a batch can share one attention call."""
-    first = size(rng)
+def sizes_like(rng, count, first):
+    """Sizes that all end up in the same grid as `first`, so that a batch can share one attention call."""
     grid = pixels.smart_resize(first[1], first[0])
     out = [first]
     while len(out) < count:
@@ -453,9 +452,11 @@ def batch(builder: Builder, seed: int, number: int, step: int):
     """The sequences of one batch, of all kinds; the same seed and number give the same batch."""
     rng = random.Random(seed * 1_000_003 + number)
     ease = max(0.0, 1 - step / EASY_STEPS)
-    kinds = rng.choices(list(MIX), list(MIX.values()), k=ROWS)
+    # Two processes wait for each other in every step, so their batches should cost the same.
+    both = random.Random(f"both {seed} {number // 2}")
+    kinds = sorted(both.choices(list(MIX), list(MIX.values()), k=2 * ROWS))[number % 2 :: 2]
     # Sizes differ when nothing is drawn: the grid of one batch of drawn pictures is the same for speed only.
-    sizes = iter([size(rng) for _ in range(3 * ROWS)] if builder.blind else sizes_like(rng, 3 * ROWS))
+    sizes = iter([size(rng) for _ in range(3 * ROWS)] if builder.blind else sizes_like(rng, 3 * ROWS, size(both)))
     return [one(builder, rng, kind, sizes, ease) for kind in kinds]
 
 

@@ -39,7 +39,9 @@ class _Batches(torch.utils.data.Dataset):
         return self.make(self.first + index)
 
 
-def optimizers(net: nn.Module, lr: float, matrix_scale: float = 1.0) -> list[torch.optim.Optimizer]:
+def optimizers(
+    net: nn.Module, lr: float, matrix_scale: float = 1.0, world: int = 1, rank: int = 0
+) -> list[torch.optim.Optimizer]:
     """Muon for matrices, AdamW for all else."""
     matrices, embeddings, plain, pixels_in, sound_in = [], [], [], [], []
     for name, p in net.named_parameters():
@@ -62,7 +64,7 @@ def optimizers(net: nn.Module, lr: float, matrix_scale: float = 1.0) -> list[tor
         {"params": sound_in, "weight_decay": 0.05, "scale": 0.2},
     ]
     adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=(0.9, 0.95), fused=True)
-    muon = Muon([{"params": matrices, "scale": matrix_scale}], lr=lr, weight_decay=0.05)
+    muon = Muon([{"params": matrices, "scale": matrix_scale}], lr=lr, weight_decay=0.05, world=world, rank=rank)
     return [muon, adam]
 
 
@@ -84,7 +86,7 @@ def exchange(parameters: Iterable[nn.Parameter], world: int) -> None:
 
 def run(stage: Stage, work: Path) -> None:
     """Train to the end, writing the state to `work`/NAME.pt every three minutes."""
-    optims = optimizers(stage.net, stage.lr, stage.matrix_scale)
+    optims = optimizers(stage.net, stage.lr, stage.matrix_scale, stage.world, stage.rank)
     parameters = [p for o in optims for group in o.param_groups for p in group["params"]]
     saved, first, seconds = work / f"{stage.name}.pt", 0, 0.0
     if saved.exists():

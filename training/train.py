@@ -69,7 +69,7 @@ def stages(tok: Tokenizer, args, rank: int) -> dict[str, stage.Stage]:
             lambda data: see.loss(net, code, data),
             lambda step: see.batch(drawn, args.seed, EASE_IS_OVER + step * WORLD + rank, 32),
             args.sharpen_steps,
-            args.lr,
+            args.sharpen_lr or args.lr,
             decay=0.7,
             world=WORLD,
             rank=rank,
@@ -158,6 +158,7 @@ def main():
     parser.add_argument("--practise-steps", type=int, default=1100)
     parser.add_argument("--steps", type=int, default=650)
     parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--sharpen-lr", type=float, help="of sharpen, if not --lr; less for few steps from --start")
     parser.add_argument("--seed", type=int, default=SEED, help="of the pictures and questions")
     parser.add_argument("--only", choices=["see", "think"], help="this stage alone")
     parser.add_argument("--start", type=Path, help="the answer.pt of an earlier training, instead of see and think")
