@@ -103,6 +103,9 @@ def test_tokenize(server: Served) -> None:
     assert answer["token_strs"] is None
     for wrong in ({}, {"prompt": "a", "messages": []}, {"prompt": ["a", "b"]}):
         assert server.post("/tokenize", wrong).json()["param"] == "prompt"
+    turns = [{"role": "user", "content": "x"}]
+    both = {"messages": turns, "continue_final_message": True, "add_generation_prompt": True}
+    assert server.post("/tokenize", both).json()["param"] == "continue_final_message"
 
 
 def test_detokenize(server: Served) -> None:

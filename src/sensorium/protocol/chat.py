@@ -57,11 +57,6 @@ def parse_chat(
     check_stream_options(body)
     check_template_fields(body.chat_template, body.chat_template_kwargs, trust_template)
     continue_final = bool(body.continue_final_message)
-    add_prompt = not continue_final if body.add_generation_prompt is None else body.add_generation_prompt
-    if continue_final and add_prompt:
-        raise InvalidRequest(
-            "`continue_final_message` and `add_generation_prompt` exclude each other.", param="continue_final_message"
-        )
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidRequest("`top_logprobs` needs `logprobs` to be true.", param="top_logprobs")
     messages, sources = read_conversation(body.messages, body)
@@ -77,7 +72,7 @@ def parse_chat(
         id=request_id,
         sampling=given.over({}),
         messages=messages,
-        add_generation_prompt=add_prompt,
+        add_generation_prompt=adds_prompt(body.add_generation_prompt, continue_final),
         continue_final_message=continue_final,
         add_special_tokens=body.add_special_tokens,
         chat_template=body.chat_template,
@@ -100,6 +95,15 @@ def read_conversation(
     drafts = draft_messages(wire)
     read_tags(drafts, lists.sources())
     return numbered(drafts)
+
+
+def adds_prompt(wanted: bool | None, continue_final: bool) -> bool:
+    """Does the assistant's turn begin behind the last message? It does not where that message is to be continued."""
+    if wanted and continue_final:
+        raise InvalidRequest(
+            "`continue_final_message` and `add_generation_prompt` exclude each other.", param="continue_final_message"
+        )
+    return not continue_final if wanted is None else wanted
 
 
 def check_template_fields(template: str | None, kwargs: dict[str, Any] | None, trusted: bool = False) -> None:

@@ -8,7 +8,7 @@ import pydantic
 from pydantic import ConfigDict
 
 from sensorium.errors import InvalidRequest
-from sensorium.protocol.chat import check_template_fields, read_conversation
+from sensorium.protocol.chat import adds_prompt, check_template_fields, read_conversation
 from sensorium.protocol.completions import Prompt, split_prompts
 from sensorium.protocol.content import WireMessage
 from sensorium.protocol.fields import Bool, TokenId, check_extra, processor_kwargs
@@ -67,7 +67,7 @@ def parse_tokenize(body: TokenizeBody, model: str, request_id: str, *, trust_tem
         request_id,
         sampling,
         messages=messages,
-        add_generation_prompt=not continue_final if body.add_generation_prompt is None else body.add_generation_prompt,
+        add_generation_prompt=adds_prompt(body.add_generation_prompt, continue_final),
         continue_final_message=continue_final,
         add_special_tokens=body.add_special_tokens,
         chat_template=body.chat_template,
