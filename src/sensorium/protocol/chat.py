@@ -57,6 +57,7 @@ def parse_chat(
     check_stream_options(body)
     check_template_fields(body.chat_template, body.chat_template_kwargs, trust_template)
     continue_final = bool(body.continue_final_message)
+    add_prompt = adds_prompt(body.add_generation_prompt, continue_final)
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidRequest("`top_logprobs` needs `logprobs` to be true.", param="top_logprobs")
     messages, sources = read_conversation(body.messages, body)
@@ -72,7 +73,7 @@ def parse_chat(
         id=request_id,
         sampling=given.over({}),
         messages=messages,
-        add_generation_prompt=adds_prompt(body.add_generation_prompt, continue_final),
+        add_generation_prompt=add_prompt,
         continue_final_message=continue_final,
         add_special_tokens=body.add_special_tokens,
         chat_template=body.chat_template,
