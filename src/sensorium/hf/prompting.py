@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from sensorium.hf.processor import LibraryProcessor
 from sensorium.media.decode import Decoder as MediaDecoder
 from sensorium.media.options import VIDEO_KWARGS, video_sampling
 from sensorium.prompt.build import build, check_slots, render_chat, slots_of, written
+from sensorium.prompt.room import Room
 from sensorium.prompt.template import ChatTemplate
 from sensorium.prompt.tokenizer import Tokenizer
 from sensorium.settings import MediaLimits
@@ -57,6 +58,7 @@ class LibraryPromptBuilder:
         self._placeholders = placeholders
         self._limits, self._video_options = media_limits, video_options
         self._vocab_size, self._max_model_len = vocab_size, max_model_len
+        self._room = Room(tokenizer, max_model_len)
         # What the tokenizer puts before every text, where a template does not.
         empty = tokenizer.encode_prompt("")
         bos = tokenizer.bos_token
@@ -78,7 +80,11 @@ class LibraryPromptBuilder:
                     "processor is used as the checkpoint configures it. Send a smaller picture instead.",
                     param=f"mm_processor_kwargs.{name}",
                 )
-        prompt, text = self._with_media(request) if request.media else self._text_only(request)
+
+        def check(text: str) -> None:
+            self._room.check(text, source, bounded=bounded)
+
+        prompt, text = (self._with_media if request.media else self._text_only)(request, check)
         self._check_ids(source, prompt.token_ids)  # a tokenizer can have more tokens than the model has embeddings
         if bounded and len(prompt.token_ids) >= self._max_model_len:
             fewer = "send fewer or smaller media items (of videos fewer frames), " if request.media else ""
@@ -90,7 +96,7 @@ class LibraryPromptBuilder:
             )
         return prompt, text
 
-    def _text_only(self, request: Request) -> tuple[Prompt, str]:
+    def _text_only(self, request: Request, check: Callable[[str], None]) -> tuple[Prompt, str]:
         known = {kind: self._tokenizer.id_of(text) for kind, text in self._placeholders.items() if text}
         ids, text = build(
             request,
@@ -98,12 +104,13 @@ class LibraryPromptBuilder:
             self._template,
             media_placeholder=self._placeholders,
             placeholder_ids={kind: token_id for kind, token_id in known.items() if token_id is not None},
+            check=check,
         )
         if request.messages is not None and not request.add_special_tokens and self._needs_bos(text):
             ids = [*self._tokenizer.encode_prompt("")[:1], *ids]
         return LibraryPrompt(ids, cache_salt=request.cache_salt), text
 
-    def _with_media(self, request: Request) -> tuple[Prompt, str]:
+    def _with_media(self, request: Request, check: Callable[[str], None]) -> tuple[Prompt, str]:
         for item in request.media:
             if self._processor is None or self._media_decoder is None or item.kind not in self._placeholders:
                 raise MediaError(f"{item.where}: this model does not take {item.kind} input.", param=item.where)
@@ -112,12 +119,14 @@ class LibraryPromptBuilder:
         if request.messages is not None:
             check_slots(slots_of(request.messages), [item.kind for item in request.media], "messages")
             guard, text = render_chat(request, self._tokenizer, self._template, self._placeholders)
+            check(guard.unbroken(text))
             foreign = [
                 (start, end, guard.plain(text[start:end], at_start=start == 0)) for start, end in guard.foreign(text)
             ]
             shown, add_special_tokens = guard.unbroken(text), request.add_special_tokens or self._needs_bos(text)
         elif request.prompt is not None:
             text = shown = written(request.prompt, self._placeholders, [item.kind for item in request.media])
+            check(text)
             add_special_tokens = request.add_special_tokens is not False
         else:
             raise InvalidRequest(

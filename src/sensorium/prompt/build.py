@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -28,6 +28,7 @@ def build(
     media_placeholder: Mapping[str, str],
     placeholder_ids: Mapping[str, int] | None = None,
     spellings: Mapping[str, str] | None = None,
+    check: Callable[[str], None] = lambda text: None,
 ) -> tuple[list[int], str]:
     """Return the prompt's token ids and its text.
 
@@ -38,6 +39,7 @@ def build(
         placeholder_ids: modality -> the one id in the marker that `expand` multiplies. Default: the marker's
             middle token.
         spellings: what prompts and templates may write -> the marker it is read as.
+        check: called with the text before it is tokenized; raises where it is too long for that.
 
     Raises:
         InvalidRequest: the template refuses the messages, ids are outside the vocabulary, or media items and
@@ -53,6 +55,7 @@ def build(
     if request.messages is not None:
         check_slots(slots_of(request.messages), kinds, "messages")
         guard, rendered = render_chat(request, tokenizer, template, media_placeholder)
+        check(guard.unbroken(rendered))
         # A spelling without a control token is not broken in client text, so no template's can be told from it.
         known = {t: m for t, m in (spellings or {}).items() if any(token in t for token in tokenizer.added_tokens)}
         ids, text = guard.encode(_with_markers(rendered, known))
@@ -61,6 +64,7 @@ def build(
         check_counts(ids, placeholder_ids, kinds, "messages")
     elif request.prompt is not None:
         text = written(request.prompt, media_placeholder, kinds)
+        check(text)
         ids = tokenizer.encode_prompt(_with_markers(text, spellings or {}), request.add_special_tokens is not False)
         check_counts(ids, placeholder_ids, kinds, "prompt")
     else:

@@ -183,4 +183,6 @@ def _environment() -> dict[str, str]:
         environment["GOMP_SPINCOUNT"] = "10000"
     # numpy's OpenBLAS would start threads on import, before the fork.
     environment.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # One text at a time: its threads would only be in the way of the engine's.
+    environment.setdefault("TOKENIZERS_PARALLELISM", "false")
     return environment

@@ -16,6 +16,7 @@ from sensorium.media.decode import Decoder as MediaDecoder
 from sensorium.model.lora import Lora
 from sensorium.prompt.build import build
 from sensorium.prompt.placeholders import expand, order_in
+from sensorium.prompt.room import Room
 from sensorium.prompt.template import ChatTemplate
 from sensorium.prompt.tokenizer import Tokenizer
 from sensorium.settings import MediaLimits
@@ -49,6 +50,7 @@ class PromptBuilder:
         limits = media_limits or MediaLimits()
         self.media = MediaPreparer(processors, media_decoder, cache, processor_options, limits)
         self._max_model_len, self._vocab_size = max_model_len, vocab_size
+        self._room = Room(tokenizer, max_model_len)
         self._placeholder_ids = {kind: media.placeholder(checkpoint) for kind, media in family.media.items()}
         self._markers = {kind: media.marker for kind, media in family.media.items()}
         self._spellings = {text: media.marker for media in family.media.values() for text in media.spellings}
@@ -59,8 +61,9 @@ class PromptBuilder:
                     self._literals.setdefault(text, set()).add(kind)
         self._number = {kind: media.number(checkpoint) for kind, media in family.media.items() if media.number}
 
-    def ids(self, request: Request) -> tuple[list[int], str]:
+    def ids(self, request: Request, *, bounded: bool = True) -> tuple[list[int], str]:
         """Token ids with one placeholder per media item, and the rendered text."""
+        source = "messages" if request.messages is not None else "prompt"
         return build(
             request,
             self._tokenizer,
@@ -68,6 +71,7 @@ class PromptBuilder:
             media_placeholder=self._markers,
             placeholder_ids=self._placeholder_ids,
             spellings=self._spellings,
+            check=lambda text: self._room.check(text, source, bounded=bounded),
         )
 
     def build(self, request: Request, *, force_decode: bool = False, bounded: bool = True) -> tuple[Prompt, str]:
@@ -82,7 +86,7 @@ class PromptBuilder:
         source = "messages" if request.messages is not None else "prompt"
         self._check_ids("logit_bias", request.sampling.logit_bias or ())
         request = self._in_order(request)
-        ids, text = self.ids(request)
+        ids, text = self.ids(request, bounded=bounded)
         # A tokenizer can have more tokens than the model has embeddings; placeholders may be such, and are replaced.
         self._check_ids(source, set(ids).difference(self._placeholder_ids.values()))
         if bounded:
