@@ -184,6 +184,17 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(_main(normalise(sys.argv[1:] if arguments is None else arguments)))
 
 
+def _named(arguments: list[str]) -> str:
+    """Return the command that `arguments` name, for errors that do not know theirs: a flag without its value."""
+    words, command = ["sensorium"], cli
+    for word in arguments:
+        if not isinstance(command, click.Group) or word not in command.commands:
+            break
+        words.append(word)
+        command = command.commands[word]  # type: ignore[assignment]
+    return " ".join(words)
+
+
 def _main(arguments: list[str]) -> int:
     try:
         return int(cli.main(arguments, prog_name="sensorium", standalone_mode=False) or 0)
@@ -192,7 +203,7 @@ def _main(arguments: list[str]) -> int:
         return USAGE_ERROR
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
-        command = context.command_path if context is not None else "sensorium"
+        command = context.command_path if context is not None else _named(arguments)
         return _fail(f"{explained(error)} See `{command} --help`.", USAGE_ERROR)
     except (ConfigurationError, InvalidRequest) as error:
         return _fail(error.message, USAGE_ERROR)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from sensorium.cli import main
 from sensorium.terminal.arguments import normalise
 
 
@@ -23,3 +24,20 @@ from sensorium.terminal.arguments import normalise
 )
 def test_spellings(written: str, read: str) -> None:
     assert normalise(written.split()) == read.split()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        ("serve --port", "sensorium serve"),
+        ("models register x --engine", "sensorium models register"),
+        ("--nope", "sensorium"),
+        ("run x --nope", "sensorium run"),
+    ],
+)
+def test_a_wrong_use_names_the_help_of_its_command(
+    arguments: str, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments.split())
+    assert capsys.readouterr().err.endswith(f"See `{command} --help`.\n")
