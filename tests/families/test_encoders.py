@@ -42,7 +42,7 @@ def pictures(path: Path, family: Family, sizes: list[tuple[int, int]]) -> list[E
 
 def run(encoder: Encoder, items: list[EncoderInput]) -> list[torch.Tensor]:
     *steps, result = encoder.encode(items)
-    assert len(steps) + 1 == encoder.num_layers
+    assert len(steps) > 1  # a pause between layers
     assert all(step is None for step in steps)
     assert result is not None
     return result

@@ -237,7 +237,7 @@ def test_real_sizes_fit_the_published_names() -> None:
     assert (found.intermediate_size, found.head_dim, found.num_key_value_heads) == (11008, 128, 32)
     assert (found.ntk_length, found.logn_length, found.max_position_embeddings) == (2048, 2048, 8192)
     tower: Any = family.encoders["vision"](config, torch.bfloat16, CPU)
-    assert (tower.num_queries, tower.num_layers, tower.config.intermediate_size) == (256, 49, 8192)
+    assert (tower.num_queries, tower.config.num_layers, tower.config.intermediate_size) == (256, 48, 8192)
     targets = [family.rename(name) for name in qwen_shapes("qwen_vl")]
     assert len(set(targets)) == len(targets)
     assert family.rename("transformer.h.3.attn.masked_bias") is None

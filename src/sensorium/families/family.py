@@ -138,7 +138,6 @@ class AudioProcessor(Processor, Protocol):
 class Encoder(Protocol):
     """A vision or audio tower. Its parameters are named as `Family.rename` names them, without the prefix."""
 
-    num_layers: int  # steps `encode` takes; each yields once
     out_features: int  # decoder hidden_size * (1 + num_deepstack_layers)
     sites: Sites  # the layers adapters may change, once weights are loaded
 
@@ -150,7 +149,7 @@ class Encoder(Protocol):
         """
 
     def encode(self, items: Sequence[EncoderInput]) -> Iterator[list[torch.Tensor] | None]:
-        """Run the tower over all items as one batch, one layer at a time.
+        """Run the tower over all items as one batch, or in portions, one layer at a time.
 
         Yields None after each layer, so that the engine can put decode steps between two layers of a big
         picture; the last yield is the result: one (num_slots, out_features) tensor per item, deepstack

@@ -58,7 +58,6 @@ class AudioTower:
 
     def __init__(self, config: AudioTowerConfig, dtype: torch.dtype, device: torch.device) -> None:
         self.config = config
-        self.num_layers = config.num_layers
         self.out_features = config.out_hidden_size
         self._dtype, self._device = dtype, device
 
@@ -75,7 +74,7 @@ class AudioTower:
         self.sites = take.sites
 
     def encode(self, items: Sequence[EncoderInput]) -> Iterator[list[torch.Tensor] | None]:
-        """Yield `num_layers` times: None, and the last time one (num_tokens, out_features) tensor per item."""
+        """Yield None after every layer, and at last one (num_tokens, out_features) tensor per item."""
         clips = [item.tensors["input_features"].to(self._device, self._dtype) for item in items]
         x = torch.cat([self._embed(clip) for clip in clips])  # (rows of all clips, hidden_size)
         rows = [clip.shape[1] // 2 for clip in clips]

@@ -16,6 +16,7 @@ import torch
 
 from sensorium.model.encoders.navit_config import NavitConfig
 from sensorium.model.encoders.patch_grid import Run
+from sensorium.model.encoders.portions import portions
 from sensorium.model.encoders.resampler import Resampler, place_codes
 from sensorium.model.encoders.vit_layers import AttentionLayout, Norm, activation, attend, take_linear
 from sensorium.model.linear import Linear
@@ -38,7 +39,6 @@ class Navit:
 
     def __init__(self, config: NavitConfig, dtype: torch.dtype, device: torch.device) -> None:
         self.config = config
-        self.num_layers = config.depth + 1  # the resampler is the last one
         self.out_features = config.out_hidden_size
         self._dtype, self._device = dtype, device
 
@@ -59,29 +59,32 @@ class Navit:
         self.sites = take.sites
 
     def encode(self, items: Sequence[EncoderInput]) -> Iterator[list[torch.Tensor] | None]:
-        """Yield `num_layers` times: None, and the last time one (num_slots, out_features) tensor per item."""
+        """Yield None after every layer of a portion, and at last one (num_slots, out_features) tensor per item."""
         sizes: list[list[_Size]] = [
             [(rows, columns) for rows, columns in i.tensors["tgt_sizes"].tolist()] for i in items
         ]
         flat = [size for of_item in sizes for size in of_item]
-        parts = [
+        pixels = [
             part
             for item, of_item in zip(items, sizes, strict=True)
             for part in torch.split(item.tensors["pixel_values"], [rows * columns for rows, columns in of_item])
         ]
         # Slices of one length next to each other: their attention is one call.
         order = sorted(range(len(flat)), key=lambda i: flat[i][0] * flat[i][1])
-        ordered = [flat[i] for i in order]
-        lengths = [rows * columns for rows, columns in ordered]
-        runs: list[Run] = [(len(list(same)), length) for length, same in groupby(lengths)]
-        pixels = torch.cat([parts[i] for i in order]).to(self._device, self._dtype)  # (num_patches, 3 * patch_size^2)
-        places = torch.cat([self._places(size) for size in ordered]).to(self._device)  # (num_patches,)
-        x = self._patch_embed(pixels) + self._table[places]  # (num_patches, hidden_size)
-        for layer in self._layers:
-            x = layer(x, AttentionLayout(runs))
-            yield None
-        codes = torch.cat([place_codes(*size, self.out_features, x.device) for size in ordered])
-        rows = self._resampler(self._norm(x), codes, runs)  # (num_slices, num_queries, out_features)
+        found: list[torch.Tensor] = []
+        for part in portions([flat[i][0] * flat[i][1] for i in order]):
+            some = [flat[i] for i in order[part]]
+            lengths = [rows * columns for rows, columns in some]
+            runs: list[Run] = [(len(list(same)), length) for length, same in groupby(lengths)]
+            values = torch.cat([pixels[i] for i in order[part]]).to(self._device, self._dtype)
+            places = torch.cat([self._places(size) for size in some]).to(self._device)  # (num_patches,)
+            x = self._patch_embed(values) + self._table[places]  # (num_patches, hidden_size)
+            for layer in self._layers:
+                x = layer(x, AttentionLayout(runs))
+                yield None
+            codes = torch.cat([place_codes(*size, self.out_features, x.device) for size in some])
+            found.append(self._resampler(self._norm(x), codes, runs))  # (num_slices, num_queries, out_features)
+        rows = torch.cat(found)
         back = torch.empty(len(order), dtype=torch.int64)
         back[order] = torch.arange(len(order))
         whole = rows[back.to(self._device)].flatten(0, 1)

@@ -47,7 +47,6 @@ class QueryVit:
                 f"must be a multiple of {_HEAD_DIM} and a square."
             )
         self.config, self.num_queries = config, num_queries
-        self.num_layers = config.num_layers + 1  # the resampler is the last one
         self.out_features = config.out_hidden_size
         self._dtype, self._device = dtype, device
 
@@ -73,7 +72,7 @@ class QueryVit:
             self.sites.withdraw(name.removesuffix(".weight"))
 
     def encode(self, items: Sequence[EncoderInput]) -> Iterator[list[torch.Tensor] | None]:
-        """Yield `num_layers` times: None, and the last time one (num_queries, out_features) tensor per item."""
+        """Yield None after every layer, and at last one (num_queries, out_features) tensor per item."""
         pixels = torch.cat([item.tensors["pixel_values"] for item in items]).to(self._device, self._dtype)
         count, runs = len(items), [(len(items), self.config.side**2)]
         x = self._first_norm((self._patches(pixels) + self._positions).flatten(0, 1))

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from sensorium.errors import ConfigurationError
 from sensorium.model.config import check_numbers
+from sensorium.model.encoders.portions import portions
 from sensorium.model.encoders.vit_layers import AttentionLayout, Norm, activation, attend, take_linear
 from sensorium.model.linear import Linear
 from sensorium.model.taker import Taker
@@ -82,7 +83,6 @@ class TileVit:
 
     def __init__(self, config: TileVitConfig, dtype: torch.dtype, device: torch.device) -> None:
         self.config = config
-        self.num_layers = config.num_layers
         self.out_features = config.out_hidden_size
         self._dtype, self._device = dtype, device
 
@@ -115,16 +115,19 @@ class TileVit:
         self.sites.unused = {name.removesuffix(".weight") for name in weights if self._is_unused(name)}
 
     def encode(self, items: Sequence[EncoderInput]) -> Iterator[list[torch.Tensor] | None]:
-        """Yield `num_layers` times: None, and the last time one (num_tokens, out_features) tensor per item."""
-        tiles = torch.cat([item.tensors["pixel_values"] for item in items]).to(self._device, self._dtype)
-        x = self._embed(tiles)
-        layout = AttentionLayout([(len(tiles), self.config.side**2 + self.config.class_token)])
-        for index, layer in enumerate(self._layers):
-            x = layer(x, layout)  # (num_tiles * (1 + num_patches), hidden_size)
-            if index + 1 < len(self._layers):
+        """Yield None after every layer of a portion, and at last one (num_tokens, out_features) tensor per item."""
+        tiles = torch.cat([item.tensors["pixel_values"] for item in items])
+        length = self.config.side**2 + self.config.class_token
+        found: list[torch.Tensor] = []
+        for part in portions([length] * len(tiles)):
+            x = self._embed(tiles[part].to(self._device, self._dtype))
+            layout = AttentionLayout([(len(tiles[part]), length)])
+            for layer in self._layers:
+                x = layer(x, layout)  # (num_tiles * (1 + num_patches), hidden_size)
                 yield None
-        x = x if self._last_norm is None else self._last_norm(x)
-        rows = self._project(x.view(len(tiles), -1, self.config.hidden_size))
+            x = x if self._last_norm is None else self._last_norm(x)
+            found.append(self._project(x.view(-1, length, self.config.hidden_size)))
+        rows = found[0] if len(found) == 1 else torch.cat(found)
         parts = torch.split(rows, [len(item.tensors["pixel_values"]) * self.config.tokens_per_tile for item in items])
         # A cache may keep one of them without all the others.
         yield [part.clone() for part in parts] if len(parts) > 1 else list(parts)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 
+from sensorium.model.encoders import portions
 from sensorium.model.encoders.patch_grid import Grid, frame_runs, interpolate, patch_coordinates, windows
 from sensorium.model.encoders.vit_config import VitConfig
 from sensorium.model.encoders.vit_layers import AttentionLayout, Layer, Merger
@@ -32,6 +33,22 @@ class _Batch:
     inverse: torch.Tensor | None = None  # (num_tokens,) int64: back to tokens by item
 
 
+class _Piece(NamedTuple):
+    """An item, or some frames of it."""
+
+    item: int
+    grid: Grid
+    pixels: torch.Tensor  # (num_patches, channels * temporal_patch_size * patch_size^2)
+
+
+def _pieces(number: int, item: EncoderInput) -> list[_Piece]:
+    times, rows, columns = item.layout.grid
+    each = max(1, portions.MOST_ROWS // (rows * columns))
+    counts = [min(each, times - start) for start in range(0, times, each)]
+    split = torch.split(item.tensors["pixel_values"], [count * rows * columns for count in counts])
+    return [_Piece(number, (count, rows, columns), part) for count, part in zip(counts, split, strict=True)]
+
+
 class Vit:
     """Pixels in, decoder embeddings out; see `families.family.Encoder`.
 
@@ -43,7 +60,6 @@ class Vit:
 
     def __init__(self, config: VitConfig, dtype: torch.dtype, device: torch.device) -> None:
         self.config = config
-        self.num_layers = config.depth
         self.out_features = config.out_hidden_size * (1 + len(config.deepstack_layers))
         self._dtype, self._device = dtype, device
         axis = config.hidden_size // config.num_heads // 2  # half of a head for rows, half for columns
@@ -68,11 +84,22 @@ class Vit:
         self.sites = take.sites
 
     def encode(self, items: Sequence[EncoderInput]) -> Iterator[list[torch.Tensor] | None]:
-        """Yield `num_layers` times: None, and the last time one (num_tokens, out_features) tensor per item."""
-        # Items of one size next to each other: their attention is one call.
-        by_size = sorted(range(len(items)), key=lambda i: math.prod(items[i].layout.grid[1:]))
-        grids = [items[i].layout.grid for i in by_size]
-        batch, x = self._start(grids, [items[i].tensors["pixel_values"] for i in by_size])
+        """Yield None after every layer of a portion, and at last one (num_tokens, out_features) tensor per item."""
+        pieces = [piece for number, item in enumerate(items) for piece in _pieces(number, item)]
+        pieces.sort(key=lambda piece: math.prod(piece.grid[1:]))  # of one size: their attention is one call
+        found: list[list[torch.Tensor]] = [[] for _ in items]
+        for part in portions.portions([len(piece.pixels) for piece in pieces]):
+            some = pieces[part]
+            features = yield from self._run([piece.grid for piece in some], [piece.pixels for piece in some])
+            for piece, rows in zip(some, features, strict=True):
+                found[piece.item].append(rows)
+        yield [parts[0] if len(parts) == 1 else torch.cat(parts) for parts in found]
+
+    def _run(
+        self, grids: Sequence[Grid], pixels: Sequence[torch.Tensor]
+    ) -> Generator[None, None, Sequence[torch.Tensor]]:
+        """Yield after every layer; return (num_tokens, out_features) per grid."""
+        batch, x = self._start(grids, pixels)
         deepstack: list[torch.Tensor] = []
         for index, layer in enumerate(self._layers):
             windowed = batch.windowed is not None and index not in self.config.full_attention_layers
@@ -80,16 +107,13 @@ class Vit:
             x = layer(x, batch.cos, batch.sin, layout)  # (num_patches, hidden_size)
             if index in self._deepstack:
                 deepstack.append(self._deepstack[index](x))
-            if index + 1 < len(self._layers):
-                yield None
+            yield None
         out = torch.cat([self._merger(x), *deepstack], dim=1)  # (num_tokens, out_features)
         if batch.inverse is not None:
             out = out[batch.inverse]
-        parts = torch.split(out, [items[i].layout.num_slots for i in by_size])
-        if len(parts) > 1:
-            parts = tuple(part.clone() for part in parts)  # a cache may keep one of them without all the others
-        result = dict(zip(by_size, parts, strict=True))
-        yield [result[i] for i in range(len(items))]
+        parts = torch.split(out, [math.prod(grid) // self.config.merge_unit for grid in grids])
+        # A cache may keep one of them without all the others.
+        return [part.clone() for part in parts] if len(parts) > 1 else parts
 
     def _start(self, grids: Sequence[Grid], pixels: Sequence[torch.Tensor]) -> tuple[_Batch, torch.Tensor]:
         """Embed the patches and say where they are: the batch's indices and (num_patches, hidden_size)."""
