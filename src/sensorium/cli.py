@@ -94,6 +94,7 @@ def serve(model: str | None, model_option: str | None, merge_lora: bool, no_mode
 @cli.command()
 @click.argument("words", nargs=-1, required=True, metavar="[MODEL] QUESTION")
 @click.option("--image", "-i", "images", multiple=True, help="A file or an http(s) URL; several may be given.")
+@click.option("--video", "videos", multiple=True, help="A file or an http(s) URL; several may be given.")
 @click.option("--audio", "-a", "sounds", multiple=True, help="A file or an http(s) URL; several may be given.")
 @click.option("--system", help="What the model is told first.")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer; default: what the context leaves.")
@@ -103,26 +104,26 @@ def serve(model: str | None, model_option: str | None, merge_lora: bool, no_mode
 def run(
     words: tuple[str, ...],
     images: tuple[str, ...],
+    videos: tuple[str, ...],
     sounds: tuple[str, ...],
     system: str | None,
     max_tokens: int | None,
     temperature: float | None,
     **options: Any,
 ) -> int:
-    """Ask one QUESTION, about pictures or sounds if you like, and print the answer.
+    """Ask one QUESTION, about pictures, videos or sounds if you like, and print the answer.
 
     Without MODEL a small one that comes with Sensorium answers: tiny-audio about sounds, else tiny-vl.
     """
-    from sensorium.terminal.answer import LocalModel, print_answer, user_message
+    from sensorium.terminal.answer import Attachment, LocalModel, print_answer, user_message
 
     if len(words) > 2:
         raise click.UsageError(f"{len(words)} arguments are given; put the question in quotes.")
-    bundled = BUNDLED_AUDIO if sounds and not images else BUNDLED
+    bundled = BUNDLED_AUDIO if sounds and not (images or videos) else BUNDLED
     model, question = words if len(words) == 2 else (bundled, words[0])
     messages = [{"role": "system", "content": system}] if system else []
-    messages.append(
-        user_message(question, [("image", image) for image in images] + [("audio", sound) for sound in sounds])
-    )
+    given: dict[Attachment, tuple[str, ...]] = {"image": images, "video": videos, "audio": sounds}
+    messages.append(user_message(question, [(kind, written) for kind, each in given.items() for written in each]))
     with LocalModel(engine_settings(model, options)) as local:
         print_answer(local.answer(messages, max_tokens=max_tokens, temperature=temperature))
     return 0
@@ -144,7 +145,7 @@ def chat(
     temperature: float | None,
     **options: Any,
 ) -> int:
-    """Talk with MODEL, or with the server at URL. /image FILE and /audio FILE attach pictures and sounds."""
+    """Talk with MODEL, or with the server at URL. /image, /video and /audio FILE attach media."""
     from sensorium.terminal.answer import LocalModel
     from sensorium.terminal.chat import Conversation
     from sensorium.terminal.remote import RemoteModel

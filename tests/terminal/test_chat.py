@@ -62,16 +62,17 @@ def test_pictures_go_with_the_next_question_only(picture: Path, form: str) -> No
     assert parrot.sent[1][-1] == {"role": "user", "content": "and now?"}
 
 
-@pytest.mark.parametrize("form", ["/audio {path}", "{path}"])
-def test_sounds_are_attached_as_sounds(tmp_path: Path, form: str) -> None:
-    path = tmp_path / "digits.wav"
+@pytest.mark.parametrize("form", ["/{kind} {path}", "{path}"])
+@pytest.mark.parametrize(("kind", "name"), [("audio", "digits.wav"), ("video", "clip.mp4"), ("video", "clip.mkv")])
+def test_files_are_attached_as_what_they_are(tmp_path: Path, form: str, kind: str, name: str) -> None:
+    path = tmp_path / name
     path.write_bytes(b"wav")
     parrot = Parrot()
     talk = Conversation(parrot, None)
-    talk.say(form.format(path=path))
+    talk.say(form.format(kind=kind, path=path))
     talk.say("what?")
-    kind, _, data = parrot.sent[0][0]["content"][0]["audio_url"]["url"].partition(";base64,")
-    assert (kind.startswith("data:audio/"), data) == (True, "d2F2")
+    start, _, data = parrot.sent[0][0]["content"][0][f"{kind}_url"]["url"].partition(";base64,")
+    assert (start.startswith(f"data:{kind}/"), data) == (True, "d2F2")
 
 
 def test_an_address_is_attached_as_it_is() -> None:

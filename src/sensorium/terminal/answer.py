@@ -1,4 +1,4 @@
-"""Answers on a terminal: the model in this process, messages with pictures and sounds, and printing what comes."""
+"""Answers on a terminal: the model in this process, messages with media, and printing what comes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from sensorium.errors import InvalidRequest
 from sensorium.settings import EngineSettings
 
 Messages = list[dict[str, Any]]
-Attachment = Literal["image", "audio"]
+Attachment = Literal["image", "video", "audio"]
 
-_MIME: dict[Attachment, str] = {"image": "image/png", "audio": "audio/wav"}  # of files whose names do not tell
+# Of files whose names do not tell.
+_MIME: dict[Attachment, str] = {"image": "image/png", "video": "video/mp4", "audio": "audio/wav"}
 
 
 class Answering(Protocol):
@@ -80,7 +81,7 @@ def user_message(question: str, attached: Sequence[tuple[Attachment, str]]) -> d
 
 
 def media_url(kind: Attachment, written: str) -> str:
-    """Return the address of a picture or sound: a file's bytes as a data: URL, any other address as it is.
+    """Return the address of a picture, video or sound: a file's bytes as a data: URL, any other address as it is.
 
     Raises:
         InvalidRequest: there is no such file.

@@ -1,4 +1,4 @@
-"""`sensorium chat`: a conversation whose history, pictures and sounds included, is kept."""
+"""`sensorium chat`: a conversation whose history, media included, is kept."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import click
 from sensorium.errors import SensoriumError
 from sensorium.terminal.answer import Answering, Attachment, Messages, local_path, media_url, print_answer, user_message
 
-_HELP = "/image FILE or URL attaches a picture, /audio a sound, /clear forgets everything, /exit ends."
+_HELP = "/image FILE or URL attaches a picture, /video a video, /audio a sound, /clear forgets everything, /exit ends."
 _ENDINGS: dict[Attachment, tuple[str, ...]] = {
     "image": (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp"),
+    "video": (".mp4", ".mov", ".mkv", ".webm", ".avi"),
     "audio": (".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a"),
 }
+_COMMANDS: dict[str, Attachment] = {f"/{kind}": kind for kind in _ENDINGS}
 
 
 class Conversation:
@@ -59,10 +61,8 @@ class Conversation:
         command, _, rest = line.partition(" ")
         if line == "/clear":
             self.messages, self.attached = list(self._start), []
-        elif command == "/image":
-            self._attach("image", rest.strip())
-        elif command == "/audio":
-            self._attach("audio", rest.strip())
+        elif kind := _COMMANDS.get(command):
+            self._attach(kind, rest.strip())
         elif kind := _kind(line):
             self._attach(kind, line)
         elif line.startswith("/") and not _exists(line):
