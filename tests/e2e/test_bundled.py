@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
+import av
 import pytest
 from PIL import Image, ImageDraw
 
@@ -63,3 +67,34 @@ def test_what_became_of_the_pictures_is_told(llm: LLM) -> None:
 def test_it_says_what_it_is(llm: LLM) -> None:
     assert "tiny-vl" in answer(llm, "Who are you?")
     assert "tiny-vl" in answer(llm, "你是谁？")
+
+
+def film(path: Path, *, to_the_right: bool) -> None:
+    """A red circle crosses a white picture in two seconds."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        places = range(60, 260, 10)
+        for x in places if to_the_right else reversed(places):
+            image = Image.new("RGB", (320, 240), "white")
+            ImageDraw.Draw(image).ellipse((x - 45, 75, x + 45, 165), fill="red")
+            output.mux(stream.encode(av.VideoFrame.from_image(image)))
+        output.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize(("to_the_right", "word"), [(True, "right"), (False, "left")])
+def test_a_video_in_the_terminal(to_the_right: bool, word: str, tmp_path: Path) -> None:
+    film(tmp_path / "film.mp4", to_the_right=to_the_right)
+    line = [
+        sys.executable,
+        "-m",
+        "sensorium",
+        "run",
+        "What happens in the video?",
+        "--video",
+        str(tmp_path / "film.mp4"),
+    ]
+    done = subprocess.run([*line, "--temperature", "0"], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "red circle" in done.stdout
+    assert word in done.stdout
