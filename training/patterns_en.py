@@ -209,6 +209,8 @@ PATTERNS = {
         "(First|Compare): {p} one, {p} two. (What is different|What changed|Difference)?",
         "(Take|Consider) the two {p}s. (What differs|Where do they differ|What is not equal|What is different)?",
         "What makes the second {p} different from the first?",
+        "(Do|Can|Could|Did) (you|we|one) (see|spot|detect|find|make out|discover) (a|any|some|the) (difference|change) (between (them|these|both|the {p}s|the two|the two {p}s)|in the second {p}|here|)?",
+        "(Is|Was) there (a|any|some) (difference|change) (to be seen|that you see|you can name|you notice|visible) (between (them|these|both|the {p}s|the two)|here|)?",
     ],
     "same": [
         "(Are|Were) (the|these|both|both of these|my) (two |) {p}s (really |exactly |completely |) (the same|identical|equal|alike)?",

@@ -435,7 +435,7 @@ MIX = {
     "number": 17,
     "mixed": 6,
     "turns": 9,
-    "pair": 36,
+    "pair": 48,
     "film": 14,
     "album": 7,
     "talk": 3.5,
