@@ -187,12 +187,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _named(arguments: list[str]) -> str:
     """Return the command that `arguments` name, for errors that do not know theirs: a flag without its value."""
-    words, command = ["sensorium"], cli
+    words = ["sensorium"]
+    command: click.Command = cli
     for word in arguments:
         if not isinstance(command, click.Group) or word not in command.commands:
             break
         words.append(word)
-        command = command.commands[word]  # type: ignore[assignment]
+        command = command.commands[word]
     return " ".join(words)
 
 

@@ -51,6 +51,8 @@ def test_a_count_has_a_bound_of_its_own() -> None:
     room.check("What is in this picture? " * 10_000, "prompt", bounded=False)
     with pytest.raises(ContextLengthExceeded, match="Texts of at most 524288 tokens are tokenized"):
         room.check("<|im_end|>" * 1_000_000, "prompt", bounded=False)
+    with pytest.raises(ContextLengthExceeded, match="Texts of at most 524288 tokens are tokenized"):
+        room.check("? " * 600_000, "prompt", bounded=False)  # not many characters, and still too many tokens
 
 
 def test_other_threads_run_while_a_long_text_is_tokenized() -> None:

@@ -46,6 +46,7 @@ def test_scaled_positions_are_a_longer_context(tmp_path: Path) -> None:
     config = model_config("llama") | {"rope_scaling": {"type": "linear", "factor": 4.0}}
     path = write(tmp_path, config)
     assert outlook(EngineSettings(path)).max_model_len == 4 * config["max_position_embeddings"]
+    assert estimate(EngineSettings(path), Path(path)).context == 4 * config["max_position_embeddings"]
     path = write(tmp_path / "wrong", config | {"rope_scaling": "linear"})
     assert outlook(EngineSettings(path)).max_model_len is None
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sensorium.engine.sequence import Prompt
-from sensorium.errors import ContextLengthExceeded, InvalidRequest, MediaError
+from sensorium.errors import InvalidRequest, MediaError
 from sensorium.hf.processor import LibraryProcessor
 from sensorium.media.decode import Decoder as MediaDecoder
 from sensorium.media.options import VIDEO_KWARGS, video_sampling
@@ -57,7 +57,7 @@ class LibraryPromptBuilder:
         self._processor, self._media_decoder = processor, media_decoder
         self._placeholders = placeholders
         self._limits, self._video_options = media_limits, video_options
-        self._vocab_size, self._max_model_len = vocab_size, max_model_len
+        self._vocab_size = vocab_size
         self._room = Room(tokenizer, max_model_len)
         # What the tokenizer puts before every text, where a template does not.
         empty = tokenizer.encode_prompt("")
@@ -86,14 +86,9 @@ class LibraryPromptBuilder:
 
         prompt, text = (self._with_media if request.media else self._text_only)(request, check)
         self._check_ids(source, prompt.token_ids)  # a tokenizer can have more tokens than the model has embeddings
-        if bounded and len(prompt.token_ids) >= self._max_model_len:
+        if bounded:
             fewer = "send fewer or smaller media items (of videos fewer frames), " if request.media else ""
-            raise ContextLengthExceeded(
-                f"This model's maximum context length is {self._max_model_len} tokens; the prompt has "
-                f"{len(prompt.token_ids)}, which leaves no room for an answer. Shorten the prompt, {fewer}or raise "
-                "--max-model-len.",
-                param=source,
-            )
+            self._room.check_count(len(prompt.token_ids), source, fewer)
         return prompt, text
 
     def _text_only(self, request: Request, check: Callable[[str], None]) -> tuple[Prompt, str]:

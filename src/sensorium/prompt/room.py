@@ -30,18 +30,32 @@ class Room:
         Raises:
             ContextLengthExceeded: it has more tokens than there is room for.
         """
-        most = self._max_model_len if bounded else max(self._max_model_len, _MOST_COUNTED)
-        least = self._least(text, most) if len(text) > _LONG * most else 0
-        if least <= most:
+        if bounded:
+            least = self._least(text, self._max_model_len) if len(text) > _LONG * self._max_model_len else 0
+            if least > self._max_model_len:
+                raise self._too_long(f"more than {least}", param)
             return
-        if not bounded:
+        most = max(self._max_model_len, _MOST_COUNTED)
+        least = self._least(text, most) if len(text) > most else 0
+        if least > most:
             raise ContextLengthExceeded(
                 f"Texts of at most {most} tokens are tokenized; this one has more than {least}. Send it in parts.",
                 param=param,
             )
-        raise ContextLengthExceeded(
-            f"This model's maximum context length is {most} tokens; the prompt has more than {least}. "
-            "Shorten the prompt, or raise --max-model-len.",
+
+    def check_count(self, count: int, param: str, instead: str = "") -> None:
+        """See that a prompt of `count` tokens leaves room for an answer; `instead` says what else makes it shorter.
+
+        Raises:
+            ContextLengthExceeded: it does not.
+        """
+        if count >= self._max_model_len:
+            raise self._too_long(str(count), param, instead)
+
+    def _too_long(self, count: str, param: str, instead: str = "") -> ContextLengthExceeded:
+        return ContextLengthExceeded(
+            f"This model's maximum context length is {self._max_model_len} tokens; the prompt has {count}, which "
+            f"leaves no room for an answer. Shorten the prompt, {instead}or raise --max-model-len.",
             param=param,
         )
 

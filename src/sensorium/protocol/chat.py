@@ -99,7 +99,11 @@ def read_conversation(
 
 
 def adds_prompt(wanted: bool | None, continue_final: bool) -> bool:
-    """Does the assistant's turn begin behind the last message? It does not where that message is to be continued."""
+    """Return whether the assistant's turn begins behind the last message: not where that is to be continued.
+
+    Raises:
+        InvalidRequest: both are wanted.
+    """
     if wanted and continue_final:
         raise InvalidRequest(
             "`continue_final_message` and `add_generation_prompt` exclude each other.", param="continue_final_message"

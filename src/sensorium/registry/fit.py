@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from sensorium.registry.outlook import made_for
 from sensorium.settings import GIB, MIB, EngineSettings
 
 PROCESS_BYTES = 200 * MIB  # torch and the tokenizer in a forked worker, and its decoding children
@@ -66,7 +67,7 @@ def estimate(settings: EngineSettings, folder: Path | None) -> Estimate:
     text = next((config[name] for name in ("text_config", "llm_config") if isinstance(config.get(name), dict)), config)
     vision = config.get("vision_config")
     item_bytes = _item_bytes(settings, config, text)
-    context = settings.max_model_len or _number(text, "max_position_embeddings") or _DEFAULT_CONTEXT
+    context = settings.max_model_len or made_for(settings, config) or _DEFAULT_CONTEXT
     return Estimate(
         weights=weights_bytes(folder, item_bytes),
         encoder=_encoder_bytes(vision, item_bytes) if isinstance(vision, dict) else 0,

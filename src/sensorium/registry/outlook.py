@@ -31,16 +31,15 @@ def outlook(settings: EngineSettings) -> Outlook:
         return known  # loading says what is wrong
     if not isinstance(config, dict):
         return known
-    ours = settings.engine != "transformers"
-    length = known.max_model_len or _length(config, native=ours and families.serves(config))
-    media = families.media(config) if ours else None  # what the other engine takes is its processor's to say
-    return msgspec.structs.replace(known, media=media, max_model_len=length)
+    media = None if settings.engine == "transformers" else families.media(config)  # its processor says what it takes
+    return msgspec.structs.replace(known, media=media, max_model_len=known.max_model_len or made_for(settings, config))
 
 
-def _length(config: Mapping[str, Any], *, native: bool) -> int | None:
-    """How long a context the checkpoint was made for."""
-    parts = (config, config.get("text_config"), config.get("llm_config"))
+def made_for(settings: EngineSettings, config: Mapping[str, Any]) -> int | None:
+    """Return how long a context the checkpoint was made for, as the engine that will run it has it."""
+    parts = (config.get("text_config"), config.get("llm_config"), config)
     text = next((p for p in parts if isinstance(p, Mapping) and isinstance(p.get("max_position_embeddings"), int)), {})
+    native = settings.engine != "transformers" and families.serves(config)
     try:
         return context_length(text) if text and native else text.get("max_position_embeddings")
     except SensoriumError:

@@ -9,7 +9,7 @@ import msgspec
 
 from sensorium.engine.encoder_cache import EncoderCache
 from sensorium.engine.sequence import Prompt
-from sensorium.errors import ContextLengthExceeded, InvalidRequest
+from sensorium.errors import InvalidRequest
 from sensorium.families.checkpoint import Checkpoint
 from sensorium.families.family import Family, Layout, MediaSpan, Processor
 from sensorium.media.decode import Decoder as MediaDecoder
@@ -49,7 +49,7 @@ class PromptBuilder:
         self._adapters = adapters
         limits = media_limits or MediaLimits()
         self.media = MediaPreparer(processors, media_decoder, cache, processor_options, limits)
-        self._max_model_len, self._vocab_size = max_model_len, vocab_size
+        self._vocab_size = vocab_size
         self._room = Room(tokenizer, max_model_len)
         self._placeholder_ids = {kind: media.placeholder(checkpoint) for kind, media in family.media.items()}
         self._markers = {kind: media.marker for kind, media in family.media.items()}
@@ -138,15 +138,9 @@ class PromptBuilder:
         return {"positions": positions, "position_delta": delta}
 
     def _check_length(self, length: int, source: str, num_items: int) -> None:
-        if length >= self._max_model_len:
-            options = [name for limits in self.media.limits.values() for name in limits if name.startswith("max_")]
-            smaller = f"smaller media items (mm_processor_kwargs.{options[0]}) or " if options else ""
-            fewer = f"send {smaller}fewer of them, " if num_items else ""
-            raise ContextLengthExceeded(
-                f"This model's maximum context length is {self._max_model_len} tokens; the prompt has {length}, which "
-                f"leaves no room for an answer. Shorten the prompt, {fewer}or raise --max-model-len.",
-                param=source,
-            )
+        options = [name for limits in self.media.limits.values() for name in limits if name.startswith("max_")]
+        smaller = f"smaller media items (mm_processor_kwargs.{options[0]}) or " if options else ""
+        self._room.check_count(length, source, f"send {smaller}fewer of them, " if num_items else "")
 
     def _check_ids(self, name: str, ids: Iterable[int]) -> None:
         for token_id in ids:

@@ -38,7 +38,7 @@ def plan_memory(settings: EngineSettings, decoder: Decoder) -> MemoryPlan:
     if wanted is not None and wanted > config.max_position_embeddings:
         raise ConfigurationError(
             f"--max-model-len is {wanted}; this model was made for {config.max_position_embeddings} tokens "
-            "(max_position_embeddings in config.json)."
+            "(max_position_embeddings in config.json, as its rope_scaling stretches it)."
         )
     longest = wanted or config.max_position_embeddings
     budget = settings.kv_cache_bytes or kv_budget(settings, decoder.device)

@@ -79,10 +79,9 @@ class AudioTower:
         x = torch.cat([self._embed(clip) for clip in clips])  # (rows of all clips, hidden_size)
         rows = [clip.shape[1] // 2 for clip in clips]
         layout = AttentionLayout([(len(list(equal)), length) for length, equal in groupby(rows)])
-        for index, layer in enumerate(self._layers):
+        for layer in self._layers:
             x = layer(x, layout)
-            if index + 1 < len(self._layers):
-                yield None
+            yield None
         pairs = torch.cat([self._pairs(part) for part in torch.split(x, rows)])
         parts = torch.split(self._projector(self._norm(pairs)), [length // 2 for length in rows])
         # A cache may keep one of them without all the others.
