@@ -152,11 +152,11 @@ def alone(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--see-steps", type=int, default=1500)
-    parser.add_argument("--think-steps", type=int, default=2600)
-    parser.add_argument("--sharpen-steps", type=int, default=1700)
-    parser.add_argument("--practise-steps", type=int, default=900)
-    parser.add_argument("--steps", type=int, default=950)
+    parser.add_argument("--see-steps", type=int, default=1300)
+    parser.add_argument("--think-steps", type=int, default=2250)
+    parser.add_argument("--sharpen-steps", type=int, default=1350)
+    parser.add_argument("--practise-steps", type=int, default=700)
+    parser.add_argument("--steps", type=int, default=750)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--sharpen-lr", type=float, help="of sharpen, if not --lr; less for few steps from --start")
     parser.add_argument("--seed", type=int, default=SEED, help="of the pictures and questions")

@@ -7,6 +7,7 @@ import atexit
 import functools
 import itertools
 import logging
+import os
 import queue
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping, Sequence
@@ -26,6 +27,7 @@ from sensorium.client import (
     inference_client,
     inference_client_async,
 )
+from sensorium.cores import wait_briefly
 from sensorium.errors import InvalidRequest, SensoriumError
 from sensorium.inputs import Prompt, check_sampling, from_messages, from_prompt, prompt_list
 from sensorium.llm_options import engine_settings
@@ -82,6 +84,7 @@ class LLM:
     def __init__(self, model: str = "tiny-vl", *, _loader: LocalLoader | None = None, **options: Any) -> None:
         settings = engine_settings(model, options)
         keep_freed_memory()
+        wait_briefly(os.environ)  # has no effect where the program has imported torch already
         self._loop = LoopThread("llm")
         self._ids = itertools.count()
         self._settings = settings

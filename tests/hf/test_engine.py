@@ -7,6 +7,7 @@ import torch
 import transformers
 
 from sensorium.engine.sequence import Sequence
+from sensorium.engine.team import Team
 from sensorium.hf.engine import OneByOne
 from sensorium.hf.prompting import LibraryPrompt
 from sensorium.types import SamplingParams
@@ -15,7 +16,9 @@ from tests.hf.checkpoints import gemma2
 
 @pytest.fixture
 def engine(tmp_path: Path) -> OneByOne:
-    return OneByOne(transformers.AutoModelForCausalLM.from_pretrained(gemma2(tmp_path)).eval())
+    return OneByOne(
+        transformers.AutoModelForCausalLM.from_pretrained(gemma2(tmp_path)).eval(), Team(1, lambda threads: None)
+    )
 
 
 def sequence(name: str, index: int = 0, prompt: LibraryPrompt | None = None, n: int = 1) -> Sequence:

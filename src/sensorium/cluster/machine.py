@@ -9,6 +9,8 @@ import subprocess
 import msgspec
 import psutil
 
+from sensorium.cores import usable_cores
+
 _QUERY = (
     "nvidia-smi",
     "--query-gpu=index,uuid,name,memory.total,memory.free,utilization.gpu",
@@ -43,8 +45,7 @@ def look(gpus: tuple[Gpu, ...] = ()) -> Machine:
     if limit is not None and limit < total:  # a container's share
         used = _cgroup_bytes("memory.current") or 0
         total, free = limit, min(free, max(0, limit - used))
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Machine(float(cpus), total, free, gpus)
+    return Machine(float(usable_cores()), total, free, gpus)
 
 
 def look_at_gpus() -> tuple[Gpu, ...]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from sensorium.engine.encoder_cache import EncoderCache
+from sensorium.engine.team import Team
 from sensorium.families.family import Encoder, EncoderInput
 from sensorium.model.lora import Lanes, Lora
 
@@ -22,15 +23,18 @@ class EncoderRunner:
 
     Args:
         encoders: by the name an item calls its own by.
+        cache: where the outputs go.
+        team: chooses the number of threads for each layer.
         max_patches: the cost up to which items are encoded as one batch; a larger picture is a batch of its own.
     """
 
-    def __init__(self, encoders: Mapping[str, Encoder], cache: EncoderCache, *, max_patches: int) -> None:
+    def __init__(self, encoders: Mapping[str, Encoder], cache: EncoderCache, team: Team, *, max_patches: int) -> None:
         self.cache = cache
-        self._encoders = encoders
+        self._encoders, self._team = encoders, team
         self._max_patches = max_patches
         self._job: Iterator[list[torch.Tensor] | None] | None = None
         self._keys: list[bytes] = []
+        self._cost = 0
         self._suspects: set[bytes] = set()  # of a batch that failed: each is encoded alone
         self.num_encoded = 0
         self._adapted: Lanes | None = None  # of the encoder at work, while an adapter changes it
@@ -58,6 +62,7 @@ class EncoderRunner:
                 break
             batch.append((key, item))
         self._keys = [key for key, _ in batch]
+        self._cost = sum(item.cost for _, item in batch)
         if adapter is not None:
             self._adapted = self._encoders[name].sites.lanes
             self._adapted.groups = ((adapter, None),)
@@ -76,7 +81,8 @@ class EncoderRunner:
         """Go on with the batch: to its end, or for about `max_s` seconds, one layer at least."""
         started = time.monotonic()
         while self._job is not None:
-            result = next(self._job)
+            with self._team.at_work("encoder", self._cost):
+                result = next(self._job)
             if result is not None:
                 for key, features in zip(self._keys, result, strict=True):
                     self.cache.put(key, features)

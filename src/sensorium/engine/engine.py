@@ -17,6 +17,7 @@ from sensorium.engine.encoding import EncoderRunner
 from sensorium.engine.sampler import Sampled, sample
 from sensorium.engine.scheduler import Scheduled, Scheduler
 from sensorium.engine.sequence import Sequence
+from sensorium.engine.team import Team
 from sensorium.families.family import Encoder, EncoderInput, MediaSpan
 from sensorium.model.attention import make_plan
 from sensorium.model.decoder import Decoder, Step
@@ -51,15 +52,27 @@ class StepResult:
 
 
 class Engine:
-    """Runs sequences over a decoder and, where the model sees or hears, its encoders."""
+    """Runs sequences over a decoder and, where the model sees or hears, its encoders.
 
-    def __init__(self, decoder: Decoder, encoders: Mapping[str, Encoder], limits: EngineLimits) -> None:
+    Args:
+        decoder: the language model.
+        encoders: by the name an item calls its own by.
+        limits: sizes.
+        team: chooses the number of threads of each step; None: it stays what it is.
+    """
+
+    def __init__(
+        self, decoder: Decoder, encoders: Mapping[str, Encoder], limits: EngineLimits, team: Team | None = None
+    ) -> None:
+        self.team = team or Team(1, lambda threads: None)
         self.decoder = decoder
         self.limits = limits
         self.scheduler = _scheduler(limits)
         self.encoder_cache = EncoderCache(limits.encoder_cache_bytes)
         self._encoding = (
-            EncoderRunner(encoders, self.encoder_cache, max_patches=limits.max_encoder_patches) if encoders else None
+            EncoderRunner(encoders, self.encoder_cache, self.team, max_patches=limits.max_encoder_patches)
+            if encoders
+            else None
         )
         self._cache = decoder.new_cache(limits.num_blocks, limits.block_size)
         self._step_s = 0.0  # running mean of what a step takes without the encoder
@@ -142,8 +155,9 @@ class Engine:
         """
         try:
             step, sampling = self._build(num_new)
-            logits = self.decoder.forward(step, self._cache)
-            sampled = sample(logits, sampling) if sampling else []
+            with self.team.at_work("tokens", len(step.token_ids)):
+                logits = self.decoder.forward(step, self._cache)
+                sampled = sample(logits, sampling) if sampling else []
         except Exception:
             if len(num_new) == 1:
                 log.exception("The engine failed on one sequence")

@@ -10,6 +10,7 @@ import torch
 from sensorium.engine.engine import StepResult
 from sensorium.engine.sampler import sample
 from sensorium.engine.sequence import Prompt, Sequence
+from sensorium.engine.team import Team
 from sensorium.hf.decoding import Decoding, begin, make_neutral
 from sensorium.hf.prompting import LibraryPrompt
 
@@ -19,9 +20,9 @@ log = logging.getLogger(__name__)
 class OneByOne:
     """A queue of sequences; the first is decoded to its end. Choices of one request follow each other."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, team: Team) -> None:
         make_neutral(model)
-        self._model = model
+        self._model, self._team = model, team
         self._queue: list[Sequence] = []
         self._current: tuple[Sequence, Decoding] | None = None
         self._kept: tuple[Prompt, Decoding] | None = None  # a computed prompt that further choices start from
@@ -64,14 +65,21 @@ class OneByOne:
         self.num_steps += 1
         sequence = self._queue[0]
         try:
-            decoding = self._advance(sequence)
-            sampled = sample(decoding.scores(), [sequence])[0]
+            with self._team.at_work(*self._work(sequence)):
+                decoding = self._advance(sequence)
+                sampled = sample(decoding.scores(), [sequence])[0]
         except Exception:
             log.exception("The model failed on one sequence")
             self._current = self._kept = None
             return StepResult(failed=[sequence])
         sequence.token_ids.append(sampled.token_id)
         return StepResult(tokens=[(sequence, sampled)])
+
+    def _work(self, sequence: Sequence) -> tuple[str, int]:
+        """What the sequence's next step computes: a token, or its prompt, unless that is kept."""
+        begun = self._current is not None and self._current[0] is sequence
+        kept = self._kept is not None and self._kept[0] is sequence.prompt
+        return ("token", 1) if begun or kept else ("prompt", sequence.num_prompt_tokens)
 
     def _advance(self, sequence: Sequence) -> Decoding:
         if self._current is not None and self._current[0] is sequence:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import os
 import time
 from collections.abc import Callable
 
 import torch
 
+from sensorium.cores import default_threads
 from sensorium.errors import ConfigurationError, SensoriumError
 from sensorium.hf.context import context_length
 from sensorium.hf.engine import OneByOne
@@ -25,6 +25,7 @@ from sensorium.types import Event, ModelInfo
 from sensorium.worker.checkpoint import eos_token_ids, pick_device, read_json, sampling_defaults
 from sensorium.worker.loop import exit_process
 from sensorium.worker.model import LoadedModel, no_adapters
+from sensorium.worker.openmp import engine_team
 
 
 class LibraryModel(LoadedModel):
@@ -58,7 +59,7 @@ class LibraryModel(LoadedModel):
         multimodal = takes_media(config)
         device = pick_device(settings.device)
         dtype = pick_dtype(settings.dtype, config, device)
-        num_threads = settings.num_threads or len(os.sched_getaffinity(0))
+        num_threads = settings.num_threads or default_threads()
         torch.set_num_threads(num_threads)
         on_progress("loading weights", 0.0)
         model = load_model(path, config, dtype, device)
@@ -106,7 +107,7 @@ class LibraryModel(LoadedModel):
         if media_decoder is not None:
             # Processes: only now that nothing else can fail. That for videos starts with the first one.
             media_decoder.start([kind for kind in placeholders if kind != "video"])
-        engine = OneByOne(model)
+        engine = OneByOne(model, engine_team(num_threads, device))
         eos = eos_token_ids(generation, config, tokenizer)
         counters = functools.partial(_counters, engine, builder)
         return cls(

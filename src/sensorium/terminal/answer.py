@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import logging
 import mimetypes
-import os
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -39,8 +38,6 @@ class LocalModel:
     """The model of `settings`, loaded in this process."""
 
     def __init__(self, settings: EngineSettings) -> None:
-        # torch's OpenMP reads this when it is loaded; see worker/launcher.py.
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
         logging.basicConfig(level="WARNING", format="%(levelname)s %(name)s: %(message)s")
         from sensorium.llm import LLM  # here, because it imports torch
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from sensorium.cores import wait_briefly
 from sensorium.errors import ModelUnavailable
 from sensorium.settings import EngineSettings, Needs
 from sensorium.worker import prctl
@@ -21,7 +22,6 @@ CHOSEN = "sensorium.worker.engines:ChosenModel"
 PRELOAD = ("torch", "tokenizers", "safetensors.torch", "jinja2")
 
 _ANSWER_S = 120.0  # importing torch from a cold disk is slow
-_OPENMP = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -176,11 +176,7 @@ def _unwanted(forking: asyncio.Task[Child]) -> None:
 
 def _environment() -> dict[str, str]:
     environment = dict(os.environ)
-    # libgomp reads these once, when it is loaded. The gaps between the parallel operations of a step are so short that
-    # waking a thread costs more than the operation: with 1000 turns of waiting awake a stream beside pictures had
-    # 136 ms between two tokens, with 10000 106. Very many lose speed when the gateway or a neighbour wants the core.
-    if not any(name in environment for name in _OPENMP):
-        environment["GOMP_SPINCOUNT"] = "10000"
+    wait_briefly(environment)
     # numpy's OpenBLAS would start threads on import, before the fork.
     environment.setdefault("OPENBLAS_NUM_THREADS", "1")
     # One text at a time: its threads would only be in the way of the engine's.

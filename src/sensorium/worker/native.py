@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from sensorium import families
+from sensorium.cores import default_threads
 from sensorium.engine.engine import Engine
 from sensorium.errors import ModelUnavailable, SensoriumError
 from sensorium.families.checkpoint import FILES, Checkpoint
@@ -39,6 +39,7 @@ from sensorium.worker.checkpoint import (
 )
 from sensorium.worker.loop import exit_process
 from sensorium.worker.model import LoadedModel
+from sensorium.worker.openmp import engine_team
 from sensorium.worker.prompting import PromptBuilder
 from sensorium.worker.sizing import plan_memory
 from sensorium.worker.tower import find_tower
@@ -75,7 +76,7 @@ class NativeModel(LoadedModel):
         config = tower.config if tower else config
         device = pick_device(settings.device)
         dtype = pick_dtype(settings.dtype, config, device)
-        num_threads = settings.num_threads or len(os.sched_getaffinity(0))
+        num_threads = settings.num_threads or default_threads()
         torch.set_num_threads(num_threads)
         # The decoding child starts while weights are read.
         media_decoder = MediaDecoder(settings.media) if family.media else None
@@ -95,7 +96,7 @@ class NativeModel(LoadedModel):
                 encoder.load(weights.pop(name, {}))
         adapters = _adapters(settings, family, config, decoder, encoders)
         plan = plan_memory(settings, decoder)
-        engine = Engine(decoder, encoders, plan.limits)
+        engine = Engine(decoder, encoders, plan.limits, engine_team(num_threads, device))
         tokenizer_path = tokenizer_folder(path, settings)
         tokenizer = Tokenizer.load(tokenizer_path, family.cut_at)
         files = _read_files(path) | (_read_files(tower.path) if tower else {})
@@ -195,6 +196,7 @@ def _counters(engine: Engine, builder: PromptBuilder, adapters: Adapters) -> dic
     return {
         **({"device_bytes": float(on_device)} if on_device else {}),
         "steps": engine.num_steps,
+        "threads": engine.team.threads,
         "computed_tokens": engine.num_computed_tokens,
         "requests_running": len(scheduler.running),
         "requests_waiting": len(scheduler.waiting),

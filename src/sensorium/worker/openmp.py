@@ -13,6 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from sensorium.engine.team import Team
+
+
+def engine_team(num_threads: int, device: torch.device) -> Team:
+    """Return what sets the number of the engine's threads, `num_threads` at most. Beside a GPU they do not matter."""
+    return Team(num_threads if device.type == "cpu" else 1, torch.set_num_threads)
+
 
 def single_threaded_pool(num_threads: int, name: str) -> ThreadPoolExecutor:
     """Return a pool whose threads, already started, run torch operations on one core each.
