@@ -21,7 +21,8 @@ class Cores:
 
     def __init__(self, most: int, costs: Callable[[int], float]) -> None:
         self.now, self.costs, self.rng = 100.0, costs, random.Random(1)
-        self.team = Team(most, self.use, lambda: self.now)
+        self.pushed_out = 0
+        self.team = Team(most, self.use, lambda: self.now, lambda: self.pushed_out)
         self.threads = most
 
     def use(self, threads: int) -> None:
@@ -82,10 +83,50 @@ def test_on_many_cores_a_small_model_ends_on_few() -> None:
 
 def test_steps_of_other_sizes_and_kinds_learn_for_themselves() -> None:
     cores = Cores(2, HARDLY_ANY_WORK.__getitem__)
-    cores.steps(50)
+    assert cores.steps(50)[-5:] == [1] * 5
     cores.costs = ALONE.__getitem__
-    assert cores.steps(3, size=500) == [2] * 3
-    assert cores.steps(3, kind="encoder") == [2] * 3
+    cores.steps(100, size=8)
+    assert Counter(cores.steps(200, size=8))[2] > 190
+    cores.costs = HARDLY_ANY_WORK.__getitem__
+    assert Counter(cores.steps(200))[1] > 180
+    assert Counter(cores.steps(100, kind="encoder", size=100))[1] > 80
+
+
+def test_long_steps_are_not_tried_on_fewer_threads_before_short_ones_were_faster_so() -> None:
+    cores = Cores(2, lambda threads: 0.001 / threads)
+    cores.steps(50)
+    assert set(cores.steps(100, size=250)) == {2}
+    cores.costs = lambda threads: 0.001 * threads
+    cores.steps(20)
+    assert cores.steps(20, size=250)[-5:] == [1] * 5
+
+
+def test_the_first_long_steps_beside_a_neighbour_are_tried_on_fewer_threads() -> None:
+    cores = Cores(2, lambda threads: 0.001 * threads)
+    cores.steps(50)
+    assert cores.steps(20, kind="encoder", size=250)[-5:] == [1] * 5
+
+
+def test_long_steps_that_lose_their_cores_are_tried_on_fewer_threads() -> None:
+    cores = Cores(2, HOPELESS.__getitem__)
+
+    def contended(threads: int) -> float:
+        cores.pushed_out += 100 * (threads - 1)
+        return HOPELESS[threads]
+
+    cores.steps(1, kind="encoder")  # the first kind waits for nothing
+    cores.costs = contended
+    assert Counter(cores.steps(12, size=250))[1] >= 7
+    assert cores.steps(4, kind="encoder") == [1] * 4
+
+
+def test_long_steps_are_tried_on_more_threads_when_short_ones_were_faster_so() -> None:
+    cores = Cores(2, lambda threads: 0.001 * threads)
+    cores.steps(50)
+    assert cores.steps(50, size=250)[-5:] == [1] * 5
+    cores.costs = lambda threads: 0.001 / threads
+    cores.steps(20_000)
+    assert cores.steps(20, size=250)[-5:] == [2] * 5
 
 
 def test_a_step_that_fails_teaches_nothing() -> None:

@@ -4,30 +4,40 @@ On cores of its own, a step is fastest on all of them. Beside a busy neighbour, 
 picture that is being decoded, the threads of every parallel operation wait for the one that has lost its core: a step
 takes twice as long, or ten times, which one thread alone would hardly have noticed. And the operations of a small
 model end sooner than a second thread wakes up. Only the time a step takes tells which it is. So now and then a few
-steps run on another number of threads, in turns with steps on the usual one, and the faster number stays.
+steps run on another number of threads, in turns with steps on the usual one, and the faster number stays. That happens
+soon where there are signs of a neighbour: steps slow down, or the kernel takes cores from threads that compute.
 
 What is computed does not depend on the number of threads.
 """
 
 from __future__ import annotations
 
+import math
+import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 _MIN_PAIRS, _MAX_PAIRS = 3, 15  # steps on either number of threads that are compared:
 _TRIAL_S = 0.1  # as many as go into this, because short steps vary more
 _FASTER = 0.95  # what wins takes at most this share of the time
-_FAR_FASTER = 0.6  # and with this two pairs are enough
+_FAR_FASTER = 0.6  # and with this two pairs are enough,
+_NO_QUESTION = 0.4  # with this one, and all other steps follow: threads are in each other's way
 _HOPELESS = 1.5  # times as long as usual: the trial ends at once
-_FIRST_HOPELESS = 3.0  # the first step on a number of threads also makes the kernels for it
-_SLOWED_DOWN = 1.4  # times as long as usual, several times in a row: there may be a new neighbour
-_NUM_SLOW = 3
-_SHARE = 0.03  # of the time, at most, is lost by trials that are lost
+_SHORT_S = 0.02  # of such steps the first on a number of threads does not count: it also makes the kernels for it,
+_KERNELS_S = 0.05  # which takes no longer than this
+_SLOWED_DOWN = 1.4  # times as long as usual: a sign of a neighbour
+_PUSHED_OUT = 150.0  # times a second that a thread has lost its core to another: below 60 alone, above 270 beside one
+_NUM_SIGNS = 2  # in a row
+_SHARE = 0.03  # of the time, at most, is lost by trials that are lost; where there are signs, four times that
 _MIN_PAUSE_S = 0.25
 _MAX_PATIENCE = 4  # pauses grow up to this many times while nothing changes
+# Steps with few tokens are tried on other numbers first. A long step on one thread would be felt by all who wait for
+# a token, so those follow when the short ones have found something, or after a while.
+_FEW, _FEW_WAIT_S, _MANY_WAIT_S = 16, 1.0, 60.0
 
 
 def team_sizes(most: int) -> list[int]:
@@ -42,126 +52,195 @@ class Team:
         most: threads, at most.
         use: what sets the number for the calling thread.
         clock: seconds.
+        pushed_out: how often threads of this process have lost their core to others.
     """
 
-    def __init__(self, most: int, use: Callable[[int], object], clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        most: int,
+        use: Callable[[int], object],
+        clock: Callable[[], float] = time.perf_counter,
+        pushed_out: Callable[[], int] = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw,
+    ) -> None:
         self.threads = most
         self._sizes = team_sizes(most)
-        self._use, self._clock = use, clock
+        self._use, self._clock, self._pushed_out = use, clock, pushed_out
         self._loads: dict[tuple[str, int], _Load] = {}
+        self._losses = _Losses()
 
     @contextmanager
     def at_work(self, kind: str, size: int) -> Iterator[None]:
-        """Run a step on the number of threads that is best for its like: same kind, `size` within a factor of two."""
+        """Run a step on the number of threads that is best for its like: same kind, about the same size."""
         if len(self._sizes) == 1:
             yield
             return
-        load = self._loads.setdefault((kind, size.bit_length()), _Load(len(self._sizes)))
+        load = self._load(kind, size)
         started = self._clock()
         threads = self._sizes[load.choose(started)]
         if threads != self.threads:
             self._use(threads)
             self.threads = threads
+        pushed_out = self._pushed_out()
         yield
         ended = self._clock()
-        load.took(ended - started, max(1, size), ended)
+        crowded = self._pushed_out() - pushed_out > _PUSHED_OUT * (ended - started)
+        moved = load.took(ended - started, max(1, size), ended, crowded)
+        if moved is not None:
+            for other in self._loads.values():
+                if other is not load:
+                    other.hear(moved, ended)
+
+    def _load(self, kind: str, size: int) -> _Load:
+        key = kind, round(2 * math.log2(max(1, size)))
+        load = self._loads.get(key)
+        if load is None:
+            near = [(abs(k[1] - key[1]), known.best) for k, known in self._loads.items() if k[0] == kind]
+            top = len(self._sizes) - 1
+            nothing_found = all(known.best == top for known in self._loads.values())
+            wait = (_FEW_WAIT_S if size < _FEW else _MANY_WAIT_S) if self._loads and nothing_found else 0.0
+            best = min(near)[1] if near else top
+            load = self._loads[key] = _Load(len(self._sizes), best, self._clock() + wait, self._losses)
+        return load
+
+
+class _Losses:
+    """The time that all trials have lost."""
+
+    def __init__(self) -> None:
+        self._free_at = self._soon_at = -math.inf
+
+    def add(self, seconds: float, now: float) -> None:
+        """Count what a trial has lost."""
+        self._free_at = max(self._free_at, now) + seconds / _SHARE
+        self._soon_at = max(self._soon_at, now) + seconds / _SHARE / 4
+
+    def allow(self, now: float, signs: bool) -> bool:
+        """Whether another may be made, with or without signs that it will be won."""
+        return now >= (self._soon_at if signs else self._free_at)
+
+
+class _Moved(NamedTuple):
+    """A kind of step has changed to another number of threads: the direction, and the time now over that before."""
+
+    direction: int
+    ratio: float
 
 
 @dataclass
 class _Trial:
-    """Steps on two numbers of threads: usual, other (which does not count), other, usual, other, usual, other."""
+    """Steps on two numbers of threads: usual, other (which may not count), other, usual, other, usual, other."""
 
     direction: int
     usual: list[float] = field(default_factory=list)  # seconds of one unit of size
     other: list[float] = field(default_factory=list)
-    num_steps: int = 0
+    warm: bool = False  # a short step on the other number has been made, which does not count
     seconds: float = 0.0
     lost_s: float = 0.0
 
     @property
     def on_other(self) -> bool:
-        return self.num_steps == 1 or (self.num_steps > 0 and self.num_steps % 2 == 0)
+        return len(self.other) < len(self.usual)
 
 
 class _Load:
     """What was learned about one kind of step. Numbers of threads are indices of `team_sizes`."""
 
-    def __init__(self, num_sizes: int) -> None:
-        self._num_sizes = num_sizes
-        self._best = num_sizes - 1
+    def __init__(self, num_sizes: int, best: int, try_at: float, losses: _Losses) -> None:
+        self.best = best
+        self._num_sizes, self._losses = num_sizes, losses
         self._usual = 0.0  # seconds of one unit of size on the best number, a running mean
         self._num_known = 0  # steps since the best number has changed
-        self._num_slow = 0
+        self._num_signs = 0  # of a neighbour
         self._trial: _Trial | None = None
         self._turn = -1  # the direction that is tried next
-        self._ended_at = {-1: 0.0, 1: 0.0}
-        self._again_at = {-1: 0.0, 1: 0.0}
+        self._hinted = 0  # the direction that there are signs for
+        self._try_at = {-1: try_at, 1: try_at}
+        self._lost_at = {-1: -math.inf, 1: -math.inf}
+        self._pause = {-1: 0.0, 1: 0.0}
         self._patience = {-1: 1, 1: 1}
 
     def choose(self, now: float) -> int:
         """Return the number of threads for the next step."""
-        if self._trial is None and self._num_known >= _NUM_SLOW:
+        if self._trial is None and self._num_known:
             for direction in (self._turn, -self._turn):
-                if 0 <= self._best + direction < self._num_sizes and now >= self._again_at[direction]:
-                    self._trial = _Trial(direction)
+                there = 0 <= self.best + direction < self._num_sizes and now >= self._try_at[direction]
+                if there and self._losses.allow(now, direction == self._hinted):
+                    self._trial, self._hinted = _Trial(direction), 0
                     break
         trial = self._trial
-        return self._best + trial.direction if trial is not None and trial.on_other else self._best
+        return self.best + trial.direction if trial is not None and trial.on_other else self.best
 
-    def took(self, seconds: float, size: int, now: float) -> None:
-        """Learn from a step."""
+    def took(self, seconds: float, size: int, now: float, crowded: bool) -> _Moved | None:
+        """Learn from a step; say if the best number has just moved."""
         unit_s = seconds / size
-        if self._trial is None:
-            self._settle(unit_s, now)
-            return
-        trial, on_other, first = self._trial, self._trial.on_other, self._trial.num_steps == 1
-        trial.num_steps += 1
+        trial = self._trial
+        if trial is None:
+            self._settle(unit_s, crowded)
+            return None
         trial.seconds += seconds
-        if not on_other:
+        if not trial.on_other:
             trial.usual.append(unit_s)
-            return
+            return None
         usual = max(trial.usual)
-        trial.lost_s += max(0.0, seconds - usual * size)
-        if unit_s > usual * (_FIRST_HOPELESS if first else _HOPELESS):
+        lost_s = max(0.0, seconds - usual * size)
+        trial.lost_s += lost_s
+        counts = trial.warm or usual * size > _SHORT_S or lost_s > _KERNELS_S
+        if not counts:
+            trial.warm = True
+        elif unit_s > usual * _HOPELESS:
             self._lose(trial, now)
-        elif not first:
+        else:
             trial.other.append(unit_s)
-            if len(trial.usual) == len(trial.other):
-                self._compare(trial, now)
+            return self._compare(trial, now)
+        return None
 
-    def _settle(self, unit_s: float, now: float) -> None:
-        self._num_slow = self._num_slow + 1 if self._num_known and unit_s > _SLOWED_DOWN * self._usual else 0
+    def hear(self, moved: _Moved, now: float) -> None:
+        """Another kind of step has moved: follow, or try it soon."""
+        if moved.ratio < _NO_QUESTION and 0 <= self.best + moved.direction < self._num_sizes:
+            self._move(moved.direction, now)
+        else:
+            self._patience[moved.direction] = 1
+            self._hint(moved.direction)
+
+    def _hint(self, direction: int) -> None:
+        """Something has changed: try this direction soon, unless it has just been tried in vain."""
+        self._turn = self._hinted = direction
+        soon = self._lost_at[direction] + self._pause[direction] / 4
+        self._try_at[direction] = min(self._try_at[direction], soon)
+
+    def _settle(self, unit_s: float, crowded: bool) -> None:
+        sign = crowded or (self._num_known > 0 and unit_s > _SLOWED_DOWN * self._usual)
+        self._num_signs = self._num_signs + 1 if sign else 0
         self._num_known += 1
         self._usual += max(0.1, 1 / self._num_known) * (unit_s - self._usual)
-        if self._num_slow == _NUM_SLOW:
-            # Fewer threads may be better now. But where times jump about by themselves this must not happen always.
-            self._turn, self._patience[-1] = -1, 1
-            pause = self._again_at[-1] - self._ended_at[-1]
-            self._again_at[-1] = min(self._again_at[-1], self._ended_at[-1] + pause / 4)
+        if self._num_signs >= _NUM_SIGNS:
+            self._hint(-1)
 
-    def _compare(self, trial: _Trial, now: float) -> None:
+    def _compare(self, trial: _Trial, now: float) -> _Moved | None:
         ratio = statistics.median(trial.other) / statistics.median(trial.usual)
         pairs = len(trial.other)
         enough = pairs == _MAX_PAIRS or (pairs >= _MIN_PAIRS and trial.seconds >= _TRIAL_S)
-        if ratio < (_FASTER if enough else _FAR_FASTER if pairs > 1 else 0):
-            self._best += trial.direction
-            self._usual, self._num_known = statistics.median(trial.other), 1
-            self._end(trial, now, 0.0)
-            self._patience = {-1: 1, 1: 1}
-            self._again_at[trial.direction] = now  # perhaps further
-        elif enough:
+        if ratio < (_FASTER if enough else _FAR_FASTER if pairs > 1 else 0 if trial.warm else _NO_QUESTION):
+            self._move(trial.direction, now)
+            return _Moved(trial.direction, ratio)
+        if enough:
             self._usual = statistics.median(trial.usual)
             self._lose(trial, now)
+        return None
+
+    def _move(self, direction: int, now: float) -> None:
+        self.best += direction
+        self._num_known = self._num_signs = 0
+        self._trial = None
+        self._patience = {-1: 1, 1: 1}
+        self._turn = direction  # perhaps further
+        self._try_at = {direction: now, -direction: now + _MIN_PAUSE_S}
 
     def _lose(self, trial: _Trial, now: float) -> None:
-        patience = self._patience[trial.direction]
-        self._end(trial, now, patience * trial.lost_s / _SHARE)
-        self._patience[trial.direction] = min(2 * patience, _MAX_PATIENCE)
-        self._turn = -trial.direction
-
-    def _end(self, trial: _Trial, now: float, pause: float) -> None:
-        self._trial, self._num_slow = None, 0
-        self._ended_at[trial.direction] = now
-        self._again_at[trial.direction] = now + max(_MIN_PAUSE_S, pause)
-        if pause == 0.0:
-            self._again_at[-trial.direction] = now + _MIN_PAUSE_S
+        direction = trial.direction
+        self._losses.add(trial.lost_s, now)
+        self._trial, self._num_signs = None, 0
+        self._pause[direction] = max(_MIN_PAUSE_S, self._patience[direction] * trial.lost_s / _SHARE)
+        self._lost_at[direction], self._try_at[direction] = now, now + self._pause[direction]
+        self._patience[direction] = min(2 * self._patience[direction], _MAX_PATIENCE)
+        self._turn = -direction
