@@ -75,6 +75,8 @@ STANDARD = (
         "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY",
         "The way to hubs and other servers. Not to servers of this machine; media are fetched without a proxy.",
     ),
+    ("OMP_NUM_THREADS", "Threads to compute with, at most, where no flag says it."),
+    ("OMP_WAIT_POLICY, GOMP_SPINCOUNT", "How long threads wait awake for each other (default: a spin count of 10000)."),
     ("CUDA_VISIBLE_DEVICES", "The GPUs that exist for this process; `--device cuda:0` is the first of them."),
 )
 # What the same scripts set, and why it has no effect here. Named in one line when a server starts.

@@ -111,13 +111,18 @@ def test_long_steps_that_lose_their_cores_are_tried_on_fewer_threads() -> None:
     cores = Cores(2, HOPELESS.__getitem__)
 
     def contended(threads: int) -> float:
-        cores.pushed_out += 100 * (threads - 1)
-        return HOPELESS[threads]
+        cores.pushed_out += 300 * (threads - 1)
+        return HOPELESS[threads] / 250
 
-    cores.steps(1, kind="encoder")  # the first kind waits for nothing
+    cores.steps(3, kind="encoder", size=250)
     cores.costs = contended
     assert Counter(cores.steps(12, size=250))[1] >= 7
-    assert cores.steps(4, kind="encoder") == [1] * 4
+    assert cores.steps(4, kind="encoder", size=250) == [1] * 4
+
+
+def test_long_steps_on_cores_of_their_own_are_left_alone() -> None:
+    cores = Cores(2, lambda threads: ALONE[threads] / 250)
+    assert set(cores.steps(2000, size=250)) == {2}
 
 
 def test_long_steps_are_tried_on_more_threads_when_short_ones_were_faster_so() -> None:

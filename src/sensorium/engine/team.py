@@ -26,18 +26,18 @@ _TRIAL_S = 0.1  # as many as go into this, because short steps vary more
 _FASTER = 0.95  # what wins takes at most this share of the time
 _FAR_FASTER = 0.6  # and with this two pairs are enough,
 _NO_QUESTION = 0.4  # with this one, and all other steps follow: threads are in each other's way
-_HOPELESS = 1.5  # times as long as usual: the trial ends at once
-_SHORT_S = 0.02  # of such steps the first on a number of threads does not count: it also makes the kernels for it,
-_KERNELS_S = 0.05  # which takes no longer than this
+_HOPELESS = 1.5  # times as long as usual: the trial ends at once,
+_HOPELESS_S = 0.05  # where it has lost this much; of short steps a single one says little
+_SHORT_S = 0.02  # of such steps the first on a number of threads does not count: it also makes the kernels for it
 _SLOWED_DOWN = 1.4  # times as long as usual: a sign of a neighbour
 _PUSHED_OUT = 150.0  # times a second that a thread has lost its core to another: below 60 alone, above 270 beside one
 _NUM_SIGNS = 2  # in a row
 _SHARE = 0.03  # of the time, at most, is lost by trials that are lost; where there are signs, four times that
 _MIN_PAUSE_S = 0.25
 _MAX_PATIENCE = 4  # pauses grow up to this many times while nothing changes
-# Steps with few tokens are tried on other numbers first. A long step on one thread would be felt by all who wait for
-# a token, so those follow when the short ones have found something, or after a while.
-_FEW, _FEW_WAIT_S, _MANY_WAIT_S = 16, 1.0, 60.0
+# Who waits for a token would feel a long step on one thread. So steps with many tokens are tried on fewer threads only
+# where there are signs, or where those with few have found something.
+_FEW = 16
 
 
 def team_sizes(most: int) -> list[int]:
@@ -96,10 +96,10 @@ class Team:
         if load is None:
             near = [(abs(k[1] - key[1]), known.best) for k, known in self._loads.items() if k[0] == kind]
             top = len(self._sizes) - 1
-            nothing_found = all(known.best == top for known in self._loads.values())
-            wait = (_FEW_WAIT_S if size < _FEW else _MANY_WAIT_S) if self._loads and nothing_found else 0.0
             best = min(near)[1] if near else top
-            load = self._loads[key] = _Load(len(self._sizes), best, self._clock() + wait, self._losses)
+            found = any(known.best < top for known in self._loads.values())
+            try_at = -math.inf if found or size < _FEW else math.inf
+            load = self._loads[key] = _Load(len(self._sizes), best, try_at, size < _FEW, self._losses)
         return load
 
 
@@ -145,9 +145,9 @@ class _Trial:
 class _Load:
     """What was learned about one kind of step. Numbers of threads are indices of `team_sizes`."""
 
-    def __init__(self, num_sizes: int, best: int, try_at: float, losses: _Losses) -> None:
+    def __init__(self, num_sizes: int, best: int, try_at: float, few: bool, losses: _Losses) -> None:
         self.best = best
-        self._num_sizes, self._losses = num_sizes, losses
+        self._num_sizes, self._few, self._losses = num_sizes, few, losses
         self._usual = 0.0  # seconds of one unit of size on the best number, a running mean
         self._num_known = 0  # steps since the best number has changed
         self._num_signs = 0  # of a neighbour
@@ -184,10 +184,10 @@ class _Load:
         usual = max(trial.usual)
         lost_s = max(0.0, seconds - usual * size)
         trial.lost_s += lost_s
-        counts = trial.warm or usual * size > _SHORT_S or lost_s > _KERNELS_S
+        counts = trial.warm or usual * size > _SHORT_S or lost_s > _HOPELESS_S
         if not counts:
             trial.warm = True
-        elif unit_s > usual * _HOPELESS:
+        elif unit_s > usual * _HOPELESS and trial.lost_s > _HOPELESS_S:
             self._lose(trial, now)
         else:
             trial.other.append(unit_s)
@@ -241,6 +241,7 @@ class _Load:
         self._losses.add(trial.lost_s, now)
         self._trial, self._num_signs = None, 0
         self._pause[direction] = max(_MIN_PAUSE_S, self._patience[direction] * trial.lost_s / _SHARE)
-        self._lost_at[direction], self._try_at[direction] = now, now + self._pause[direction]
+        self._lost_at[direction] = now
+        self._try_at[direction] = now + self._pause[direction] if self._few or direction > 0 else math.inf
         self._patience[direction] = min(2 * self._patience[direction], _MAX_PATIENCE)
         self._turn = -direction

@@ -80,7 +80,7 @@ _FIELDS = (  # each becomes the field of /v1/models/register that is called the 
     click.option("--chat-template", help="A file on the server, or the template itself."),
     click.option("--revision", help="Branch, tag or commit on the hub."),
     click.option("--hub", type=click.Choice(list(get_args(Hub))), help="Where a hub id is looked up."),
-    click.option("--num-threads", "--threads", type=_AT_LEAST_1, help="Threads to compute with."),
+    click.option("--num-threads", "--threads", type=_AT_LEAST_1, help="Threads to compute with, at most."),
     click.option("--min-replicas", type=click.IntRange(min=0), help="Workers that always run."),
     click.option("--max-replicas", type=_AT_LEAST_1, help="Workers there may be at most."),
     click.option("--worker-id", help="Only this machine of the cluster."),

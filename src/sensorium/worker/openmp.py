@@ -1,4 +1,4 @@
-"""Which threads of a worker compute on several cores: the engine's alone.
+"""Which threads of a worker compute on several cores: the engine's alone, and on as many as suits each step.
 
 Every thread that runs a parallel torch operation gets a team of OpenMP threads of its own, which lives as long as it
 does. With more such threads than cores, libgomp no longer lets a team wait awake between two operations, and waking
