@@ -23,18 +23,20 @@ from typing import NamedTuple
 
 _MIN_PAIRS, _MAX_PAIRS = 3, 15  # steps on either number of threads that are compared:
 _TRIAL_S = 0.1  # as many as go into this, because short steps vary more
-_FASTER = 0.95  # what wins takes at most this share of the time
+_FASTER = 0.92  # what wins takes at most this share of the time
 _FAR_FASTER = 0.6  # and with this two pairs are enough,
 _NO_QUESTION = 0.4  # with this one, and all other steps follow: threads are in each other's way
 _HOPELESS = 1.5  # times as long as usual: the trial ends at once,
 _HOPELESS_S = 0.05  # where it has lost this much; of short steps a single one says little
 _SHORT_S = 0.02  # of such steps the first on a number of threads does not count: it also makes the kernels for it
 _SLOWED_DOWN = 1.4  # times as long as usual: a sign of a neighbour
-_PUSHED_OUT = 150.0  # times a second that a thread has lost its core to another: below 60 alone, above 270 beside one
+# How often a thread has lost its core to another: below 60 times a second alone, above 270 beside a neighbour.
+_PUSHED_OUT_A_SECOND, _PUSHED_OUT = 150.0, 3
 _NUM_SIGNS = 2  # in a row
-_SHARE = 0.03  # of the time, at most, is lost by trials that are lost; where there are signs, four times that
+_SHARE = 0.02  # of the time, at most, is lost by trials that are lost; where there are signs, four times that
 _MIN_PAUSE_S = 0.25
-_MAX_PATIENCE = 4  # pauses grow up to this many times while nothing changes
+_PAUSE = 10.0  # times as long as the trial, at least: the step behind one on fewer threads wakes the others up
+_MAX_PATIENCE = 8  # pauses grow up to this many times while nothing changes
 # Who waits for a token would feel a long step on one thread. So steps with many tokens are tried on fewer threads only
 # where there are signs, or where those with few have found something.
 _FEW = 16
@@ -83,7 +85,7 @@ class Team:
         pushed_out = self._pushed_out()
         yield
         ended = self._clock()
-        crowded = self._pushed_out() - pushed_out > _PUSHED_OUT * (ended - started)
+        crowded = self._pushed_out() - pushed_out > max(_PUSHED_OUT, _PUSHED_OUT_A_SECOND * (ended - started))
         moved = load.took(ended - started, max(1, size), ended, crowded)
         if moved is not None:
             for other in self._loads.values():
@@ -182,7 +184,7 @@ class _Load:
             trial.usual.append(unit_s)
             return None
         usual = max(trial.usual)
-        lost_s = max(0.0, seconds - usual * size)
+        lost_s = max(0.0, seconds - statistics.mean(trial.usual) * size)
         trial.lost_s += lost_s
         counts = trial.warm or usual * size > _SHORT_S or lost_s > _HOPELESS_S
         if not counts:
@@ -240,7 +242,8 @@ class _Load:
         direction = trial.direction
         self._losses.add(trial.lost_s, now)
         self._trial, self._num_signs = None, 0
-        self._pause[direction] = max(_MIN_PAUSE_S, self._patience[direction] * trial.lost_s / _SHARE)
+        pause = max(_MIN_PAUSE_S, _PAUSE * trial.seconds, trial.lost_s / _SHARE)
+        self._pause[direction] = self._patience[direction] * pause
         self._lost_at[direction] = now
         self._try_at[direction] = now + self._pause[direction] if self._few or direction > 0 else math.inf
         self._patience[direction] = min(2 * self._patience[direction], _MAX_PATIENCE)
