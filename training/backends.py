@@ -82,7 +82,7 @@ class Sensorium:
     def __init__(self, checkpoint):
         from sensorium import LLM
 
-        self.llm = LLM(str(checkpoint))
+        self.llm = LLM(str(checkpoint), num_threads=torch.get_num_threads())
 
     def answer(self, conversations) -> list[str]:
         from sensorium import SamplingParams
