@@ -90,7 +90,7 @@ _RUN = (
         help='Single sampling defaults, as JSON: {"temperature": 0.2, "max_new_tokens": 512}.',
     ),
     click.option("--seed", type=int, help="For requests that bring none; default: a new one for each."),
-    click.option("--threads", "num_threads", type=_AT_LEAST_1, help="Threads to compute with, at most."),
+    click.option("--threads", "num_threads", type=_AT_LEAST_1, help="Threads, at most; default: all cores."),
 )
 
 _SERVE = (
